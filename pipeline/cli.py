@@ -1,0 +1,196 @@
+"""The command: `hardmask VERB RECIPE [--field value …]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+from hardmask.pipeline import distributed
+from hardmask.pipeline.config import Run, as_json, from_json
+from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
+from hardmask.pipeline.publish import write_json
+from hardmask.pipeline.recipes import RECIPES, recipe_named
+from hardmask.pipeline.runfolder import RunFolder, read_json
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A stage of the run: a function of (Run, RunFolder), named by string so that importing it waits for the call."""
+
+    function: str
+    meaning: str
+    parallel: bool = False
+    """Every process of a torchrun takes part; else the first works and the others wait."""
+    groups: tuple[str, ...] = ()
+    """Groups of settings its help shows."""
+
+
+VERBS = {
+    "tokens": Verb(
+        "hardmask.pipeline.tokens:make_tokens",
+        "corpus to tokenizer to packed sequences in tokens/",
+        groups=("corpus", "tokenizer", "tokens"),
+    ),
+    "alm": Verb(
+        "hardmask.stage1_score.train_alm:train_alms",
+        "train the two auto-regressive LMs in alm/",
+        parallel=True,
+        groups=("alm",),
+    ),
+    "score": Verb(
+        "hardmask.stage1_score.score:score", "every token's perplexities into hardness/", groups=("score",)
+    ),
+    "pretrain": Verb(
+        "hardmask.stage2_pretrain.pretrain:pretrain",
+        "masked-LM pre-training in mlm/NAME/",
+        parallel=True,
+        groups=("mlm", "masking"),
+    ),
+    "glue": Verb("hardmask.stage2_pretrain.glue:run_glue", "fine-tune on GLUE or on probe tasks", groups=("glue",)),
+    "report": Verb("hardmask.pipeline.report:make_report", "figures and tables in report/ from the files of a run"),
+}
+STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 2 for the user to change, 75 stopped, 1 a bug."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _stop)
+    try:
+        _run(words)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"hardmask: {error}", file=sys.stderr)
+        return USER_ERROR
+    except (Stopped, KeyboardInterrupt):
+        print("hardmask: stopped; run the same command again to go on.", file=sys.stderr)
+        return STOPPED
+    except SystemExit as error:  # tyro: --help, or a flag it printed an error about
+        return error.code if isinstance(error.code, int) else USER_ERROR
+    except Exception:
+        traceback.print_exc()
+        print("hardmask: this is a bug in hardmask; please report the lines above.", file=sys.stderr)
+        return BUG
+    return DONE
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(usage())
+        return
+    verb = words[0]
+    if verb not in VERBS:
+        raise UserError(f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}")
+    recipe, flags = (words[1], words[2:]) if len(words) > 1 and not words[1].startswith("-") else ("demo", words[1:])
+    run, folder = parse(verb, recipe, flags)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    execute(verb, run, folder)
+
+
+def usage() -> str:
+    """What `hardmask --help` prints."""
+    lines = ["hardmask VERB [RECIPE] [--out FOLDER] [--field value ...]", "", "verbs:"]
+    lines += [f"  {name:10}{verb.meaning}" for name, verb in VERBS.items()]
+    lines += ["", f"recipes: {', '.join(RECIPES)} (demo unless given)"]
+    lines += ["", "hardmask VERB RECIPE --help shows the verb's settings with units and defaults."]
+    return "\n".join(lines)
+
+
+def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
+    """The settings of a run: the recipe's, over them what its folder was made with, over them the flags."""
+    import tyro
+
+    defaults = recipe_named(recipe).run
+    out = _given_out(flags) or f"runs/{recipe}"
+    saved = Path(out) / "run.json"
+    if saved.exists():
+        there = read_json(saved)
+        if there["recipe"] != recipe:
+            raise UserError(
+                f"this folder was made with recipe {there['recipe']}, not {recipe}",
+                where=out,
+                mend=f"Give RECIPE={there['recipe']} or another --out",
+            )
+        defaults = from_json(Run, {**as_json(defaults), **there["settings"]})
+    settings = tyro.cli(
+        _help_type(verb, defaults) if {"-h", "--help"} & set(flags) else Run,
+        args=flags,
+        default=dataclasses.replace(defaults, out=out),
+        prog=f"hardmask {verb} {recipe}",
+        description=f"{VERBS[verb].meaning[0].upper()}{VERBS[verb].meaning[1:]}. Settings of the other verbs are "
+        "accepted too; a run folder remembers what it was made with.",
+    )
+    return settings, RunFolder(Path(settings.out), recipe)
+
+
+def _help_type(verb: str, defaults: Run) -> Any:
+    """`Run` with the groups that are not the verb's own left out of the help."""
+    import tyro
+
+    hidden = [
+        (f.name, Annotated[type(getattr(defaults, f.name)), tyro.conf.Suppress], getattr(defaults, f.name))
+        for f in dataclasses.fields(Run)
+        if dataclasses.is_dataclass(getattr(defaults, f.name)) and f.name not in VERBS[verb].groups
+    ]
+    return dataclasses.make_dataclass("Settings", hidden, bases=(Run,), frozen=True, kw_only=True)
+
+
+def execute(verb: str, run: Run, folder: RunFolder) -> None:
+    """Run a verb and, where it is a stage, first the stages before it that are not finished."""
+    if verb not in STAGES:
+        _function(verb)(run, folder)
+        return
+    ranks = distributed.start(run.device)
+    if ranks.first and not (folder.path / "run.json").exists():
+        _remember(run, folder)
+    for name in STAGES[: STAGES.index(verb) + 1]:
+        if VERBS[name].parallel or ranks.first:
+            _function(name)(run, folder)
+        ranks.barrier()
+    if ranks.first:
+        _remember(run, folder)
+
+
+def _function(verb: str) -> Callable[[Run, RunFolder], None]:
+    module, name = VERBS[verb].function.split(":")
+    function: Callable[[Run, RunFolder], None] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _remember(run: Run, folder: RunFolder) -> None:
+    """Keep the settings as defaults for the next command on this folder, but for those that say how one MLM run or
+    one fine-tuning is made."""
+    values = as_json(run)
+    forgotten = ("out", "device", "quiet", "masking", "glue", *(("mlm",) if run.mlm.name else ()))
+    kept = {name: value for name, value in values.items() if name not in forgotten}
+    write_json(folder.path / "run.json", {"recipe": folder.recipe, "settings": kept})
+
+
+def _given_out(flags: list[str]) -> str:
+    for index, word in enumerate(flags):
+        if word == "--out" and index + 1 < len(flags):
+            return flags[index + 1]
+        if word.startswith("--out="):
+            return word.removeprefix("--out=")
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Every setting of a run: frozen dataclasses, each field a typed flag of the command with its unit.
+
+The text under a field is its help. "(paper)" marks a value of the hardness-masking paper, "(ours)" one the
+paper does not state; the values themselves stand here or, where a recipe differs, in `recipes.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hardmask.pipeline.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where the text comes from and what a document is."""
+
+    path: tuple[str, ...] = ()
+    """Files, folders, globs, or hub:NAME?config=C&split=S&field=F; several make several sources. None: the
+    documentation of the installed Python packages (about 2 MB)."""
+    format: Literal["auto", "text", "jsonl", "parquet", "arrow"] = "auto"
+    """Of files; auto goes by the extension, a further .gz .xz .zst .bz2 is understood."""
+    layout: Literal["blank-line", "line", "file"] = "blank-line"
+    """What a document is in a text file: paragraphs up to a blank line (fairseq's layout), a line, or the file."""
+    text_field: str = "text"
+    """Name of the text column in jsonl, parquet, arrow and hub data."""
+    max_bytes: int | None = None
+    """Stop after the document that reaches this many UTF-8 bytes. None: read everything."""
+    name: str = ""
+    """Shown in reports and stored in shards. Empty: made from the paths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes token ids."""
+
+    path: str = ""
+    """A tokenizer folder, a folder with vocab.json and merges.txt, or a hub name. Empty: train a byte-level BPE."""
+    vocabulary: int = 8_192
+    """Entries of a trained BPE, special tokens included (ours)."""
+    train_bytes: int = 100_000_000
+    """UTF-8 bytes of the corpus a BPE is trained on, from its beginning (ours)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """How documents become sequences."""
+
+    sequence_length: int = 512
+    """Tokens a sequence, <s> and </s> included (paper)."""
+    unit_bytes: int = 64_000_000
+    """UTF-8 bytes of whole documents packed together into one shard (ours)."""
+    held_out: float = 0.01
+    """Share of documents kept out of both trainings (ours)."""
+    split_seed: int = 1
+    """Which documents those are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every training has: the ALM's two directions and each MLM run."""
+
+    epochs: float = 1.0
+    """Passes over the training documents."""
+    steps: int | None = None
+    """Optimizer steps; set, it takes the place of epochs."""
+    batch_sequences: int = 2_560
+    """Sequences per optimizer step over all devices (paper)."""
+    micro_sequences: int = 0
+    """Sequences per forward pass on one device, the rest by gradient accumulation; 0: as many as fit a budget of
+    4,096 tokens on CPU and 32,768 on CUDA (ours)."""
+    lr: float = 5e-4
+    """Peak learning rate."""
+    warmup: float = 0.1
+    """Share of the steps with rising learning rate; it then falls linearly to 0."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Adam's decay rates (ours, RoBERTa's)."""
+    epsilon: float = 1e-6
+    """Adam's epsilon (ours, RoBERTa's)."""
+    weight_decay: float = 0.01
+    """Decoupled, not on biases and norms (ours, RoBERTa's)."""
+    clip_norm: float = 1.0
+    """Largest gradient norm; 0: no clipping (ours)."""
+    dropout: float = 0.1
+    """Of hidden states, embeddings and attention (paper)."""
+    seed: int = 0
+    """Initialisation and dropout."""
+    order_seed: int = 0
+    """Order of the sequences; masks have a seed of their own."""
+    eval_sequences: int = 512
+    """Held-out sequences evaluated, at most."""
+    eval_steps: int = 500
+    """Steps between evaluations; the last step is always followed by one."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints."""
+    compile: bool = False
+    """Pass the training step through torch.compile."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_sequences", "eval_steps", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"it is {getattr(self, name)}", where=flag(name), mend="Give a number of at least 1")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"it is {self.warmup}", where=flag("warmup"), mend="Give a share of the steps, such as 0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlmConfig(TrainConfig):
+    """The pair of auto-regressive LMs, one left-to-right and one right-to-left, trained separately."""
+
+    layers: int = 6
+    """Transformer blocks (paper)."""
+    width: int = 512
+    """Hidden size (paper)."""
+    heads: int = 8
+    """Attention heads (ours)."""
+    ffn: int = 2_048
+    """Inner width of the feed-forward layers (ours, four times the width)."""
+    epochs: float = 2.0
+    """Passes over the training documents (paper)."""
+    tokens: int | None = None
+    """Train on at most this many tokens a direction."""
+    forward: str = ""
+    """A folder or hub name of a left-to-right causal LM to use instead of training one."""
+    backward: str = ""
+    """The same for right-to-left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How perplexities are computed."""
+
+    batch_tokens: int = 0
+    """Tokens per forward pass; 0: 512 on CPU, where one sequence at a time is fastest, and 16,896 on CUDA, which
+    fills 132 multiprocessors with 128 rows each (ours)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens an MLM run must predict."""
+
+    preset: str = "hardness"
+    """A strategy by name: hardness, random."""
+    alpha: float = 0.005
+    """Smoothing of Eq. 4, absolute as in the paper, where the mean of P is 1/512; 0: hardest, inf: uniform."""
+    rate: float = 0.15
+    """Share of the maskable tokens that is predicted, in steps of 0.001 (paper)."""
+    mask_share: float = 0.8
+    """Of those, the share that becomes <mask> (paper)."""
+    random_share: float = 0.1
+    """Of those, the share that becomes a random token; the rest stays (paper)."""
+    seed: int = 0
+    """Of the masks. A run and the run it continues need different ones, else the masks repeat."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise UserError(f"it is {self.rate}", where="--masking.rate", mend="Give a share such as 0.15")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise UserError(
+                f"shares of {self.mask_share} and {self.random_share} leave no valid rest",
+                where="--masking.mask-share, --masking.random-share",
+                mend="Give two shares that add up to at most 1",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlmConfig(TrainConfig):
+    """Masked-LM pre-training of one encoder, or of every run the recipe lists."""
+
+    name: str = ""
+    """The run, a folder under mlm/. Empty: every run the recipe lists."""
+    init: str = "mlm/base"
+    """Start from mlm/NAME of this run folder, another folder, a hub name, or scratch."""
+    epochs: float = 6.0
+    """Passes over the training documents (paper)."""
+    lr: float = 1e-6
+    """Peak learning rate (paper, for continued pre-training)."""
+    layers: int = 12
+    """Transformer blocks of an encoder from scratch (RoBERTa-base)."""
+    width: int = 768
+    """Its hidden size (RoBERTa-base)."""
+    heads: int = 12
+    """Its attention heads (RoBERTa-base)."""
+    ffn: int = 3_072
+    """Its feed-forward width (RoBERTa-base)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlueConfig:
+    """Fine-tuning on GLUE or, where GLUE is absent, on probe tasks made from the corpus."""
+
+    path: str = ""
+    """The folder of the official TSV files, or hub for nyu-mll/glue. Empty: probe tasks."""
+    tasks: tuple[str, ...] = ()
+    """Such as mrpc stsb; empty: all whose files are there."""
+    models: tuple[str, ...] = ()
+    """Names of MLM runs, folders or hub names; empty: every finished run under mlm/."""
+    lr: float = 1e-5
+    """Peak learning rate (paper's grid: 7e-6, 1e-5, 2e-5)."""
+    batch_rows: int = 32
+    """Rows per optimizer step (paper's grid: 16, 32)."""
+    dropout: float = 0.1
+    """Of hidden states, attention and classifier (paper's grid: 0.1, 0.2)."""
+    epochs: float = 10.0
+    """Passes over the training rows (ours, RoBERTa's)."""
+    warmup: float = 0.06
+    """Share of the steps with rising learning rate (ours, RoBERTa's)."""
+    weight_decay: float = 0.1
+    """(ours, RoBERTa's)."""
+    max_rows: int | None = None
+    """Train on at most this many rows a task; said in the table."""
+    max_tokens: int = 512
+    """Longest pair of texts; the rest is cut."""
+    probe_rows: int = 2_000
+    """Rows of each probe task, a fifth of them for testing (ours)."""
+    seed: int = 0
+    """Initialisation of the classifier, order and dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlmRun:
+    """One MLM run of a recipe: what differs from the run's `mlm` and `masking` settings."""
+
+    name: str
+    init: str = "mlm/base"
+    mlm: dict[str, Any] = field(default_factory=dict)
+    masking: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All settings of a run folder; every verb takes all of them."""
+
+    out: str = ""
+    """The run folder. Empty: runs/RECIPE."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto: cuda where there is one."""
+    quiet: bool = False
+    """No progress bars."""
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokens: TokensConfig = TokensConfig()
+    alm: AlmConfig = AlmConfig()
+    score: ScoreConfig = ScoreConfig()
+    mlm: MlmConfig = MlmConfig()
+    masking: MaskingConfig = MaskingConfig()
+    glue: GlueConfig = GlueConfig()
+
+
+def flag(field_name: str) -> str:
+    """The flag a field is set by: batch_sequences -> --….batch-sequences."""
+    return f"--….{field_name.replace('_', '-')}"
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values; infinity, which JSON lacks, as the string "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, float) and abs(value) == float("inf") else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_json(kind: type[Any], values: dict[str, Any]) -> Any:
+    """The inverse of `as_json`, with today's defaults for fields the JSON lacks and unknown ones left out."""
+    known = {}
+    defaults = kind()
+    for entry in dataclasses.fields(kind):
+        if entry.name not in values:
+            continue
+        value, default = values[entry.name], getattr(defaults, entry.name)
+        if dataclasses.is_dataclass(default):
+            value = from_json(type(default), value)
+        elif isinstance(default, tuple):
+            value = tuple(value)
+        elif isinstance(default, float) and value is not None:
+            value = float(value)
+        known[entry.name] = value
+    return kind(**known)

@@ -1,0 +1,174 @@
+"""Shards to batches: rows in training order, decoded window by window, ready on the device."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardmask.pipeline.order import Order
+from hardmask.pipeline.shard_folder import ShardFolder
+from hardmask.pipeline.shards import Rows
+
+T = TypeVar("T")
+
+
+@dataclass
+class Batch:
+    """B rows on a device."""
+
+    input_ids: Tensor  # [B, L] int64
+    length: Tensor  # [B] int64: tokens before padding
+    sequence_id: Tensor  # [B] int64
+    epoch: Tensor  # [B] int64: which visit of the row this is; a batch can span two
+    perplexity_forward: Tensor | None  # [B, L] float32
+    perplexity_backward: Tensor | None  # [B, L] float32
+    full: bool  # no row is padded: attention needs no mask. Known on the host, so asking costs no sync.
+
+    def __len__(self) -> int:
+        return len(self.sequence_id)
+
+
+def to_batch(rows: Rows, epoch: np.ndarray, device: torch.device) -> Batch:
+    """Rows [B] and their epochs [B] int64 as tensors on a device; transfers to CUDA are pinned and asynchronous."""
+
+    def tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+        there = torch.from_numpy(np.ascontiguousarray(values))
+        if device.type == "cuda":
+            there = there.pin_memory().to(device, non_blocking=True)
+        return there.to(dtype)
+
+    floats = [
+        None if column is None else tensor(column, torch.float32)
+        for column in (rows.perplexity_forward, rows.perplexity_backward)
+    ]
+    return Batch(
+        input_ids=tensor(rows.input_ids, torch.int64),
+        length=tensor(rows.length.astype(np.int64), torch.int64),
+        sequence_id=tensor(rows.sequence_id, torch.int64),
+        epoch=tensor(epoch, torch.int64),
+        perplexity_forward=floats[0],
+        perplexity_backward=floats[1],
+        full=bool((rows.length == rows.input_ids.shape[1]).all()),
+    )
+
+
+class OrderedRows:
+    """Random access to the endless stream of an `Order` over a folder."""
+
+    def __init__(self, folder: ShardFolder, order: Order) -> None:
+        self.folder, self.order = folder, order
+
+    def read(self, start: int, stop: int) -> tuple[Rows, np.ndarray]:
+        """Rows at stream positions start … stop−1 and the epoch of each [N] int64."""
+        parts, epochs, at = [], [], start
+        while at < stop:
+            epoch, inside = divmod(at, self.order.rows)
+            firsts = self.order.windows(epoch)[1]
+            window = int(np.searchsorted(firsts, inside, side="right")) - 1
+            take = min(stop - at, int(firsts[window + 1]) - inside)
+            offset = inside - int(firsts[window])
+            picked = self.order.window(epoch, window)[1][offset : offset + take]
+            parts.append(_take(self._decoded(epoch, window), picked))
+            epochs.append(np.full(take, epoch, dtype=np.int64))
+            at += take
+        return concatenate(parts), np.concatenate(epochs)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019  one window at a time, and one stream a training
+    def _decoded(self, epoch: int, window: int) -> Rows:
+        places, _ = self.order.window(epoch, window)
+        return concatenate([self.folder.read_batch(unit, index) for unit, index in places])
+
+
+def _take(rows: Rows, index: np.ndarray) -> Rows:
+    """Some rows by index; `document_ends` are not carried along, no training needs them."""
+    return Rows(
+        sequence_id=rows.sequence_id[index],
+        document_id=rows.document_id[index],
+        ends=rows.ends[:0],
+        ends_per_row=np.zeros(len(index), dtype=np.int64),
+        length=rows.length[index],
+        input_ids=rows.input_ids[index],
+        perplexity_forward=None if rows.perplexity_forward is None else rows.perplexity_forward[index],
+        perplexity_backward=None if rows.perplexity_backward is None else rows.perplexity_backward[index],
+    )
+
+
+def concatenate(parts: list[Rows]) -> Rows:
+    """Rows laid one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> np.ndarray | None:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    names = ("sequence_id", "document_id", "ends", "ends_per_row", "length", "input_ids")
+    return Rows(
+        **{name: join(name) for name in names},  # type: ignore[arg-type]
+        perplexity_forward=join("perplexity_forward"),
+        perplexity_backward=join("perplexity_backward"),
+    )
+
+
+def first_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
+    """Up to `limit` rows of a split, spread evenly over it; None where the split is empty."""
+    units = folder.units(split)
+    total = sum(rows for _, rows in units)
+    if not total or not limit:
+        return None
+    wanted = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
+    parts, offset = [], 0
+    for unit, _ in units:
+        for rows in folder.read_unit(unit):
+            inside = wanted[(wanted >= offset) & (wanted < offset + len(rows))] - offset
+            if len(inside):
+                parts.append(_take(rows, inside))
+            offset += len(rows)
+    return concatenate(parts)
+
+
+def prefetched(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
+    """The items of an iterator, made in a thread `depth` ahead; its exceptions are raised here."""
+    items: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def offer(item: tuple[bool, T | BaseException | None]) -> bool:
+        while not stop.is_set():
+            try:
+                items.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            for item in make():
+                if not offer((True, item)):
+                    return
+            offer((False, None))
+        except BaseException as error:
+            offer((False, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = items.get()
+            if more:
+                yield item  # type: ignore[misc]
+            elif item is None:
+                return
+            else:
+                raise item  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join(timeout=5)

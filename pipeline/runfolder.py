@@ -1,0 +1,215 @@
+"""The run folder: where every stage's files lie, and what a stage leaves about itself.
+
+Each stage keeps, in a folder of its own, `config.json` (resolved settings, versions, commit, command), `metrics.jsonl`
+and, once finished, `done.json`. For a trained model that folder is `training/` inside the Hugging Face folder, whose
+own `config.json` describes the architecture.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.publish import write_json, write_text
+
+DIRECTIONS = ("forward", "backward")
+PACKAGES = ("hardmask", "torch", "triton", "numpy", "pyarrow", "datasets", "transformers", "tokenizers")
+FREE_TO_CHANGE = frozenset({"micro_sequences", "eval_steps", "checkpoint_steps", "compile"})
+"""Training settings that a resumed run may change: they move work about, not results."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; nothing is created by asking."""
+
+    path: Path
+    recipe: str = "demo"
+
+    @property
+    def corpus(self) -> Path:
+        return self.path / "corpus"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def tokens(self) -> Path:
+        return self.path / "tokens"
+
+    @property
+    def hardness(self) -> Path:
+        return self.path / "hardness"
+
+    @property
+    def mlm(self) -> Path:
+        return self.path / "mlm"
+
+    @property
+    def glue(self) -> Path:
+        return self.path / "glue"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def analysis(self) -> Path:
+        """Numbers behind the report's figures, as JSON."""
+        return self.path / "report" / "numbers"
+
+    def alm(self, direction: str) -> Path:
+        return self.path / "alm" / direction
+
+    def finished_mlm_runs(self) -> list[str]:
+        """Names of the MLM runs that are complete, in the order they were finished."""
+        done = [p.parent.parent for p in self.mlm.glob("*/training/done.json")]
+        return [p.name for p in sorted(done, key=lambda p: (read_json(p / "training/done.json")["finished"], p.name))]
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file; a UserError names the file if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"this is not JSON ({error})", where=path, mend="Remove it and run the same command again") from (
+            error
+        )
+
+
+def differences(there: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """`field: value there, value now` for every leaf in which two settings differ."""
+    found = []
+    for key in sorted(set(there) | set(now)):
+        old, new = there.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new and key not in FREE_TO_CHANGE:
+            found.append(f"{prefix}{key} is {json.dumps(old)} there and {json.dumps(new)} now")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on, the Python and the machine; packages that are absent are left out."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str:
+    """The commit of the checkout this code runs from, with -dirty for uncommitted changes; empty outside git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+class Stage:
+    """The record of one stage in one folder: settings, metrics, and whether it is finished."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, write: bool = True) -> None:
+        """`settings`: plain JSON values on which the results depend. A folder made with others is refused.
+
+        `write=False` for all processes but the first of a distributed run.
+        """
+        self.folder, self.settings, self.write = folder, json.loads(json.dumps(settings)), write
+        self._started = time.monotonic()
+        config = folder / "config.json"
+        if config.exists():
+            different = differences(read_json(config)["settings"], self.settings)
+            if different:
+                raise UserError(
+                    f"this was made with other settings: {'; '.join(different)}",
+                    where=folder,
+                    mend="Give the settings it was made with, another --out, or remove that folder to make it anew",
+                )
+        elif write:
+            write_json(
+                config,
+                {
+                    "settings": self.settings,
+                    "started": now(),
+                    "command": sys.argv,
+                    "versions": versions(),
+                    "git_commit": git_commit(),
+                },
+            )
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the finished stage reported."""
+        results: dict[str, Any] = read_json(self.folder / "done.json")
+        return results
+
+    def log(self, **values: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        if not self.write:
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics lines of steps past `step`: a resumed run writes them again."""
+        path = self.folder / "metrics.jsonl"
+        if self.write and path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    def seconds(self) -> float:
+        """Seconds spent on this stage by this process and, where it was resumed, by those before it."""
+        path = self.folder / "seconds.json"
+        return (read_json(path) if path.exists() else 0.0) + time.monotonic() - self._started
+
+    def keep_seconds(self) -> None:
+        """Make the seconds spent so far survive a stop."""
+        if self.write:
+            write_json(self.folder / "seconds.json", self.seconds())
+            self._started = time.monotonic()
+
+    def remove_checkpoints(self) -> None:
+        """Free the disk once the stage is finished."""
+        if self.write:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def finish(self, **results: Any) -> None:
+        """Mark the stage complete."""
+        if self.write:
+            write_json(self.folder / "done.json", {"finished": now(), "seconds": round(self.seconds(), 2), **results})
+            (self.folder / "seconds.json").unlink(missing_ok=True)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line).get("step", 0))
+    except json.JSONDecodeError:  # the last line of a killed process
+        return sys.maxsize
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,178 @@
+"""The shard format: Arrow IPC files of packed sequences, with or without perplexities, and one batch of rows in memory.
+
+The only place where a column is named. `ShardFolder` in `shard_folder.py` reads and writes whole folders of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from hardmask.pipeline.errors import UserError
+
+FORMAT_VERSION = 1
+ROWS_PER_BATCH = 256  # 131,072 tokens at 512: file size is flat from 64 to 1,024 rows, random access is not
+PACKING = "documents joined by </s>, cut into rows of <s> … </s>; a separator never begins a row; a unit is packed alone"
+NLL_LIMIT = 88.0  # nats; exp(88) is the last whole number of nats that float32 holds
+METADATA_KEY = b"hardmask"
+
+
+@dataclass
+class Rows:
+    """N packed sequences of L positions."""
+
+    sequence_id: np.ndarray  # [N] int64: unit · 2³² + row of the unit
+    document_id: np.ndarray  # [N] int64: of the row's first document
+    ends: np.ndarray  # [E] uint16: document_ends of all rows, one after the other
+    ends_per_row: np.ndarray  # [N] int64
+    length: np.ndarray  # [N] uint16: tokens before padding, <s> and </s> included
+    input_ids: np.ndarray  # [N, L] uint16 or int32
+    perplexity_forward: np.ndarray | None = None  # [N, L] float32
+    perplexity_backward: np.ndarray | None = None  # [N, L] float32
+
+    def __len__(self) -> int:
+        return len(self.sequence_id)
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Rows start … stop−1 as views."""
+        first, last = self.ends_per_row[:start].sum(), self.ends_per_row[:stop].sum()
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut = {k: None if v is None else v[start:stop] for k, v in values.items() if k != "ends"}
+        return Rows(ends=self.ends[first:last], **cut)  # type: ignore[arg-type]
+
+    def crc32(self) -> int:
+        """CRC-32 over the values of all columns in the order of the schema, little-endian, lists preceded by lengths."""
+        crc = 0
+        columns = (self.sequence_id, self.document_id, self.ends_per_row, self.ends, self.length, self.input_ids)
+        for column in (*columns, self.perplexity_forward, self.perplexity_backward):
+            if column is not None:
+                little = column.astype(column.dtype.newbyteorder("<"), copy=False)
+                crc = zlib.crc32(np.ascontiguousarray(little).data, crc)
+        return crc
+
+
+def fingerprint(metadata: Mapping[str, Any]) -> str:
+    """sha256 of a folder's metadata: what every shard in it must share."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def schema(metadata: Mapping[str, Any]) -> pa.Schema:
+    """The Arrow schema of a folder from its metadata (`kind` tokens or hardness, `sequence_length`, `vocabulary`)."""
+    length = metadata["sequence_length"]
+    ids = pa.uint16() if metadata["vocabulary"] <= 65_536 else pa.int32()
+    columns = [
+        ("sequence_id", pa.int64(), "unit * 2**32 + row of the unit; unique in the folder"),
+        ("document_id", pa.int64(), "first document of the row; documents of a unit are numbered consecutively"),
+        ("document_ends", pa.list_(pa.uint16()), "positions after which a document ends"),
+        ("length", pa.uint16(), "tokens before padding, <s> and </s> included"),
+        ("input_ids", pa.list_(ids, length), "token ids, <s> ... </s>, padded"),
+    ]
+    if metadata["kind"] == "hardness":
+        floats = pa.list_(pa.float32(), length)
+        columns += [
+            ("perplexity_forward", floats, "1/p of the token given those left of it; 0 at special and padding positions"),
+            ("perplexity_backward", floats, "1/p of the token given those right of it; 0 likewise"),
+        ]
+    return pa.schema(
+        [pa.field(name, kind, nullable=False, metadata={"meaning": meaning}) for name, kind, meaning in columns],
+        metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True, ensure_ascii=False)},
+    )
+
+
+def to_arrow(rows: Rows, layout: pa.Schema) -> pa.RecordBatch:
+    """One record batch; the arrays are not copied where Arrow can take them as they are."""
+    offsets = np.concatenate([[0], np.cumsum(rows.ends_per_row)]).astype(np.int32)
+    arrays = {
+        "sequence_id": pa.array(rows.sequence_id),
+        "document_id": pa.array(rows.document_id),
+        "document_ends": pa.ListArray.from_arrays(offsets, pa.array(rows.ends)),
+        "length": pa.array(rows.length),
+    }
+    for name in layout.names[4:]:
+        kind = layout.field(name).type
+        flat = np.ascontiguousarray(getattr(rows, name)).reshape(-1)
+        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), kind.list_size)
+    return pa.record_batch([arrays[name] for name in layout.names], schema=layout)
+
+
+def from_arrow(batch: pa.RecordBatch) -> Rows:
+    """The inverse of `to_arrow`; arrays are read-only views where possible."""
+    ends = batch.column("document_ends")
+    rows: dict[str, Any] = {
+        "sequence_id": batch.column("sequence_id").to_numpy(),
+        "document_id": batch.column("document_id").to_numpy(),
+        "ends": ends.flatten().to_numpy(),
+        "ends_per_row": np.diff(ends.offsets.to_numpy()).astype(np.int64),
+        "length": batch.column("length").to_numpy(),
+    }
+    for name in batch.schema.names[4:]:
+        column = batch.column(name)
+        rows[name] = column.flatten().to_numpy().reshape(len(batch), column.type.list_size)
+    return Rows(**rows)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of one shard, refused unless this version can read the format."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            raw = (pa.ipc.open_file(source).schema.metadata or {}).get(METADATA_KEY)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"this is not a whole Arrow file ({error})", where=path, mend="Make the shard anew") from error
+    if raw is None:
+        raise UserError("this Arrow file is not a hardmask shard", where=path, mend="Give a folder hardmask wrote")
+    metadata: dict[str, Any] = json.loads(raw)
+    if metadata["format"] > FORMAT_VERSION:
+        raise UserError(
+            f"the shard has format {metadata['format']}, this hardmask reads up to {FORMAT_VERSION}",
+            where=path,
+            mend="Install a newer hardmask",
+        )
+    return metadata
+
+
+def round_to_8_bits(values: np.ndarray) -> np.ndarray:
+    """float32 values ≥ 0 with 8 mantissa bits, to nearest and ties to even: at most 2⁻⁹ (0.2 %) off, half the disk."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x3FFF) + ((bits >> np.uint32(15)) & np.uint32(1))) & np.uint32(0xFFFF8000)
+    return rounded.view(np.float32)
+
+
+class HashingSink:
+    """A binary file that hashes what is written through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        self.file.write(view)
+        return view.nbytes
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.closed = True

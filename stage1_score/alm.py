@@ -1,0 +1,172 @@
+"""The auto-regressive LMs: Hugging Face causal LMs, one reading left to right and one right to left."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardmask.kernels.linear_nll import linear_nll
+from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
+from hardmask.pipeline.config import AlmConfig
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.reader import Batch
+from hardmask.pipeline.training import Objective
+
+DIRECTION_KEY = "hardmask_direction"  # in the model's config.json, so that a folder says what it is
+
+
+def new_alm(config: AlmConfig, metadata: dict[str, Any], direction: str) -> Any:
+    """A GPT-2 of the configured size with fresh weights; its config names the direction it is to be trained in."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(config.seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=metadata["vocabulary"],
+            n_positions=metadata["sequence_length"],
+            n_embd=config.width,
+            n_layer=config.layers,
+            n_head=config.heads,
+            n_inner=config.ffn,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+            resid_pdrop=config.dropout,
+            bos_token_id=metadata["begin"],
+            eos_token_id=metadata["end"],
+            pad_token_id=metadata["pad"],
+            **{DIRECTION_KEY: direction},
+        )
+    )
+
+
+def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device: torch.device) -> Any:
+    """Open a causal LM for scoring, in eval mode on `device`.
+
+    Refused: another vocabulary, another direction, too few positions, and an output layer that is more than
+    hidden @ weight.T, which is what the scoring kernel computes.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no causal LM opens here ({error})", where=path, mend="Give a Hugging Face causal LM folder or hub name"
+        ) from error
+    embedding = model.get_output_embeddings().weight
+    if embedding.shape[0] != metadata["vocabulary"]:
+        raise UserError(
+            f"the LM has {embedding.shape[0]} entries, the tokens have {metadata['vocabulary']}",
+            where=path,
+            mend="Give an LM of the same tokenizer",
+        )
+    there = getattr(model.config, DIRECTION_KEY, direction)
+    if there != direction:
+        raise UserError(f"this LM reads {there}, {direction} is needed", where=path, mend="Swap the two folders")
+    positions = getattr(model.config, "max_position_embeddings", metadata["sequence_length"])
+    if positions < metadata["sequence_length"]:
+        raise UserError(
+            f"the LM has {positions} positions, sequences have {metadata['sequence_length']}",
+            where=path,
+            mend="Give --tokens.sequence-length of at most that",
+        )
+    _check_output_layer(model, path)
+    return model.to(device).eval()
+
+
+@torch.no_grad()
+def _check_output_layer(model: Any, path: str | Path) -> None:
+    ids = torch.arange(8)[None] % model.config.vocab_size
+    model.eval()
+    expected = model(input_ids=ids).logits
+    found = hidden_states(model, ids) @ model.get_output_embeddings().weight.T
+    if not torch.allclose(expected, found, atol=1e-4, rtol=1e-4):
+        raise UserError(
+            "its logits are not hidden @ weight.T: the output layer has a bias, a scale or a cap",
+            where=path,
+            mend="Give a causal LM without one",
+        )
+
+
+def hidden_states(model: Any, ids: Tensor) -> Tensor:
+    """[B, L] int64 → [B, L, K]: the states from which position i predicts token i + 1."""
+    states: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return states
+
+
+def reversed_inside(values: Tensor, length: Tensor) -> Tensor:
+    """[B, L] with the first `length` [B] positions of every row in reverse; padding stays at the end. Its own inverse."""
+    place = torch.arange(values.shape[1], device=values.device).expand(values.shape)
+    mirrored = torch.where(place < length[:, None], length[:, None] - 1 - place, place)
+    return values.gather(1, mirrored)
+
+
+def oriented(values: Tensor, length: Tensor, direction: str) -> Tensor:
+    """[B, L] as the LM of a direction reads it."""
+    return values if direction == "forward" else reversed_inside(values, length)
+
+
+def token_nll_of_rows(model: Any, ids: Tensor, length: Tensor, direction: str) -> Tensor:
+    """[B, L] int64 → [B, L] float32 nats: −ln p of every token given those before it in the direction.
+
+    0 at padding and at the first position the LM reads, which has no context.
+    """
+    read = oriented(ids, length, direction)
+    targets = read[:, 1:]
+    inside = torch.arange(1, read.shape[1], device=read.device) < length[:, None]
+    states = hidden_states(model, read)[:, :-1]
+    nll = linear_nll(
+        states.reshape(-1, states.shape[-1]),
+        model.get_output_embeddings().weight,
+        torch.where(inside, targets, -100).reshape(-1),
+        ignore_index=-100,
+    ).view(targets.shape)
+    first = torch.zeros_like(nll[:, :1])
+    return oriented(torch.cat([first, nll], dim=1), length, direction)
+
+
+class NextToken(Objective):
+    """Predict the next token in one direction: every token but the first, </s> included."""
+
+    def __init__(self, model: Any, direction: str, special_ids: list[int]) -> None:
+        super().__init__()
+        self.model, self.direction = model, direction
+        special = torch.zeros(model.config.vocab_size, dtype=torch.bool)
+        special[special_ids] = True
+        self.register_buffer("special", special, persistent=False)
+
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        read = oriented(batch.input_ids, batch.length, self.direction)
+        inside = torch.arange(1, read.shape[1], device=read.device) < batch.length[:, None]
+        return {"ids": read, "weights": inside.float()}
+
+    def prepare_content(self, batch: Batch) -> dict[str, Tensor]:
+        """As `prepare`, with content tokens alone as targets: what perplexity is reported over."""
+        prepared = self.prepare(batch)
+        content = ~self.special[prepared["ids"][:, 1:]]  # type: ignore[index]
+        return {**prepared, "weights": prepared["weights"] * content}
+
+    def forward(self, *, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        states = hidden_states(self.model, ids)[:, :-1]
+        flat = weights.reshape(-1)
+        loss, nll, correct = weighted_nll_sum(
+            states.reshape(-1, states.shape[-1]),
+            self.model.get_output_embeddings().weight,
+            ids[:, 1:].reshape(-1),
+            flat,
+        )
+        return loss, torch.stack([(nll * flat).sum(), (correct * flat).sum()]).detach()
+
+
+def fingerprint(model: Any) -> str:
+    """sha256 over names, shapes and values of all weights, and the direction."""
+    digest = hashlib.sha256(str(getattr(model.config, DIRECTION_KEY, "")).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy().data if values.dim() else values.numpy().tobytes())
+    return digest.hexdigest()

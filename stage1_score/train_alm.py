@@ -1,0 +1,81 @@
+"""The `alm` stage: train the left-to-right and the right-to-left LM on the packed tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hardmask.pipeline import distributed
+from hardmask.pipeline.config import Run, as_json
+from hardmask.pipeline.order import Order
+from hardmask.pipeline.reader import Batch, OrderedRows, first_rows, to_batch
+from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage
+from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
+from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
+from hardmask.stage1_score.alm import NextToken, new_alm
+
+
+def train_alms(run: Run, folder: RunFolder) -> None:
+    """Train both directions into `alm/forward` and `alm/backward`; one given by a folder or hub name is not trained."""
+    for direction in DIRECTIONS:
+        if not getattr(run.alm, direction):
+            _train_direction(run, folder, direction)
+
+
+def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
+    ranks = distributed.start(run.device)
+    tokens = ShardFolder(folder.tokens)
+    metadata = tokens.manifest["metadata"]
+    settings = {"alm": as_json(run.alm), "tokens": tokens.manifest["fingerprint"], "direction": direction}
+    stage = Stage(folder.alm(direction) / "training", settings, write=ranks.first)
+    if stage.finished:
+        return
+    device = distributed.choose_device(run.device, ranks)
+    objective = NextToken(new_alm(run.alm, metadata, direction), direction, metadata["special_ids"]).to(device)
+    order = Order(tokens.units(TRAIN), fingerprint=tokens.manifest["fingerprint"], seed=run.alm.order_seed)
+    length = metadata["sequence_length"]
+    steps = total_steps(run.alm, order.rows, length, run.alm.tokens)
+    held_out, seen = (_evaluation(tokens, split, run.alm.eval_sequences, device) for split in (HELD_OUT, TRAIN))
+    micro = micro_sequences(run.alm, length, device)
+
+    def measure(batch: Batch | None, name: str) -> dict[str, float]:
+        if batch is None:
+            return {}
+        loss, correct, targets = evaluate_sums(objective, objective.prepare_content(batch), micro, device)
+        nats = loss / targets
+        return {f"{name}_loss": nats, f"{name}_perplexity": math.exp(nats), f"{name}_accuracy": correct / targets}
+
+    train(
+        objective,
+        OrderedRows(tokens, order),
+        run.alm,
+        steps=steps,
+        sequence_length=length,
+        stage=stage,
+        ranks=ranks,
+        device=device,
+        evaluate=lambda: measure(held_out, "held_out"),
+        what=f"alm {direction}",
+        quiet=run.quiet,
+    )
+    if ranks.first:
+        _finish(objective, folder, direction, stage, {**measure(held_out, "held_out"), **measure(seen, "train")}, steps)
+    ranks.barrier()
+
+
+def _finish(
+    objective: NextToken, folder: RunFolder, direction: str, stage: Stage, results: dict[str, Any], steps: int
+) -> None:
+    objective.model.save_pretrained(folder.alm(direction))
+    if "held_out_loss" in results:
+        results["gap"] = results["held_out_loss"] - results["train_loss"]  # nats a token
+    stage.log(step=steps, **results)
+    stage.finish(steps=steps, **results)
+    stage.remove_checkpoints()
+
+
+def _evaluation(tokens: ShardFolder, split: str, limit: int, device: Any) -> Batch | None:
+    rows = first_rows(tokens, split, limit)
+    return None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)

@@ -1,0 +1,196 @@
+"""The masked LM: encoder, then the head on the masked slots alone, then the loss over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
+from hardmask.pipeline.config import MaskingConfig, MlmConfig
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.reader import Batch
+from hardmask.pipeline.training import Objective
+from hardmask.stage2_pretrain.masking import mask_batch
+
+
+def new_mlm(config: MlmConfig, metadata: dict[str, Any]) -> Any:
+    """A RoBERTa of the configured size with fresh weights."""
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    torch.manual_seed(config.seed)
+    return RobertaForMaskedLM(
+        RobertaConfig(
+            vocab_size=metadata["vocabulary"],
+            hidden_size=config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.ffn,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            # RoBERTa counts positions from the padding id on: 514 at 512 tokens with <pad> 1.
+            max_position_embeddings=metadata["sequence_length"] + metadata["pad"] + 1,
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+            bos_token_id=metadata["begin"],
+            eos_token_id=metadata["end"],
+            pad_token_id=metadata["pad"],
+        )
+    )
+
+
+def load_mlm(path: str | Path, metadata: dict[str, Any], dropout: float) -> Any:
+    """Open a masked LM to go on from; one of another vocabulary or with too few positions is refused."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        model = AutoModelForMaskedLM.from_pretrained(path, config=config, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no masked LM opens here ({error})",
+            where=f"--mlm.init {path}",
+            mend="Give scratch, mlm/NAME of a finished run, a Hugging Face folder or a hub name",
+        ) from error
+    entries = model.get_input_embeddings().weight.shape[0]
+    if entries != metadata["vocabulary"]:
+        raise UserError(
+            f"the model has {entries} entries, the shards have {metadata['vocabulary']}",
+            where=f"--mlm.init {path}",
+            mend="Score the corpus with the model's own tokenizer (--tokenizer.path)",
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < metadata["sequence_length"]:
+        raise UserError(
+            f"the model has {positions} positions, sequences have {metadata['sequence_length']}",
+            where=f"--mlm.init {path}",
+            mend="Score the corpus with --tokens.sequence-length of at most that",
+        )
+    check_slots(model, path)
+    return model
+
+
+class MaskedTokens(Objective):
+    """Predict the masked tokens of a batch."""
+
+    def __init__(self, model: Any, metadata: dict[str, Any], masking: MaskingConfig) -> None:
+        super().__init__()
+        self.model, self.metadata, self.masking = model, metadata, masking
+        self.slot_nll: Callable[..., tuple[Tensor, Tensor, Tensor]] = slot_function(model)
+
+    def prepare(self, batch: Batch, masking: MaskingConfig | None = None) -> dict[str, Tensor]:
+        """Masks drawn on the batch's device, for this objective's strategy or another."""
+        masked = mask_batch(
+            batch.input_ids,
+            batch.perplexity_forward,
+            batch.perplexity_backward,
+            batch.sequence_id,
+            batch.epoch,
+            config=masking or self.masking,
+            vocabulary=self.metadata["vocabulary"],
+            mask_id=self.metadata["mask"],
+            special_ids=self.metadata["special_ids"],
+        )
+        tensors = {
+            "input_ids": masked.input_ids,
+            "positions": masked.positions,
+            "targets": masked.targets,
+            "weights": masked.weights,
+        }
+        if not batch.full:
+            place = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
+            tensors["attention_mask"] = (place < batch.length[:, None]).long()
+        return tensors
+
+    def forward(  # type: ignore[override]
+        self,
+        *,
+        input_ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        flat = weights.reshape(-1)
+        loss, nll, correct = self.slot_nll(input_ids, attention_mask, positions, targets.reshape(-1), flat)
+        return loss, torch.stack([(nll * flat).sum(), (correct * flat).sum()]).detach()
+
+
+def slot_function(model: Any) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """(input_ids, attention_mask, positions, flat targets, flat weights) → (loss, nll, correct) for a model."""
+    states = slot_states(model)
+
+    def run(
+        ids: Tensor, mask: Tensor | None, positions: Tensor, targets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, weight, bias = states(model, ids, mask, positions)
+        return weighted_nll_sum(hidden.reshape(-1, hidden.shape[-1]), weight, targets, weights, bias=bias)
+
+    return run
+
+
+def slot_states(model: Any) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+    """How the states at the slots are had from a model: directly for RoBERTa, which then compiles, else by hooks."""
+    from transformers import RobertaForMaskedLM
+
+    return _roberta_slots if isinstance(model, RobertaForMaskedLM) else _hooked_slots
+
+
+def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
+    """[B, L, K], [B, S] → [B, S, K]."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _roberta_slots(
+    model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """States [B, S, K] in front of the output layer, its weight [V, K] and bias [V], for RoBERTa."""
+    hidden = _gather(model.roberta(input_ids=ids, attention_mask=mask).last_hidden_state, positions)
+    head = model.lm_head
+    return head.layer_norm(torch.nn.functional.gelu(head.dense(hidden))), head.decoder.weight, head.decoder.bias
+
+
+def _hooked_slots(
+    model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same for any masked LM, by hooks: the base model's states are gathered before its head sees them, and what
+    enters the output layer is caught."""
+    caught: list[Tensor] = []
+
+    def gather(_module: Any, _inputs: Any, output: Any) -> Any:
+        output["last_hidden_state"] = _gather(output["last_hidden_state"], positions)
+        return output
+
+    def catch(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+        caught.append(inputs[0])
+
+    output_layer = model.get_output_embeddings()
+    handles = [model.base_model.register_forward_hook(gather), output_layer.register_forward_pre_hook(catch)]
+    try:
+        model(input_ids=ids, attention_mask=mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught[0], output_layer.weight, output_layer.bias
+
+
+@torch.no_grad()
+def check_slots(model: Any, path: str | Path) -> None:
+    """Refuse a model whose head on gathered states is not its head on all states, at the slots."""
+    ids = (torch.arange(24).view(2, 12) * 7 + 5) % model.config.vocab_size
+    positions = torch.tensor([[3, 7, 1], [10, 2, 2]])
+    model.eval()
+    hidden, weight, bias = slot_states(model)(model, ids, None, positions)
+    found = hidden @ weight.T + (0 if bias is None else bias)
+    if not torch.allclose(_gather(model(input_ids=ids).logits, positions), found, atol=1e-4, rtol=1e-4):
+        raise UserError(
+            f"the head of {type(model).__name__} is not computed position by position",
+            where=path,
+            mend="Give another masked LM, such as a RoBERTa, BERT or ModernBERT",
+        )

@@ -1,0 +1,166 @@
+"""The `pretrain` stage: every MLM run of the recipe, or one more, on masks drawn from the hardness shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardmask.pipeline import distributed
+from hardmask.pipeline.config import MaskingConfig, MlmConfig, MlmRun, Run, as_json
+from hardmask.pipeline.distributed import Ranks
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.order import Order
+from hardmask.pipeline.reader import Batch, OrderedRows, first_rows, to_batch
+from hardmask.pipeline.recipes import recipe_named
+from hardmask.pipeline.runfolder import RunFolder, Stage
+from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
+from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
+from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
+
+EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every run and step, and no training's
+ALPHAS = (0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, math.inf)  # of the perplexity-against-α curve
+
+
+def pretrain(run: Run, folder: RunFolder) -> None:
+    """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept."""
+    for mlm, masking in selected_runs(run, folder.recipe):
+        _pretrain_one(run, folder, mlm, masking)
+
+
+def selected_runs(run: Run, recipe: str) -> list[tuple[MlmConfig, MaskingConfig]]:
+    """The runs to train: the one --mlm.name names, else all the recipe lists.
+
+    A listed run takes what its entry says, except where the user set a flag away from the recipe's default.
+    """
+    base = recipe_named(recipe)
+    listed = {entry.name: entry for entry in base.mlm_runs}
+    if run.mlm.name:
+        entries = [listed.get(run.mlm.name) or MlmRun(name=run.mlm.name, init=run.mlm.init)]
+    else:
+        for flag, ours, theirs in (
+            ("--masking", run.masking, base.run.masking),
+            ("--mlm.init", run.mlm.init, base.run.mlm.init),
+        ):
+            if ours != theirs:
+                raise UserError(f"{flag} says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/")
+        entries = list(base.mlm_runs)
+
+    def merged(ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
+        kept = {k: v for k, v in changes.items() if getattr(ours, k) == getattr(theirs, k)}
+        return dataclasses.replace(ours, **kept)
+
+    return [
+        (
+            merged(dataclasses.replace(run.mlm, name=entry.name), base.run.mlm, {"init": entry.init, **entry.mlm}),
+            merged(run.masking, base.run.masking, entry.masking),
+        )
+        for entry in entries
+    ]
+
+
+def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig) -> None:
+    ranks = distributed.start(run.device)
+    shards = ShardFolder(folder.hardness)
+    metadata = shards.manifest["metadata"]
+    target = folder.mlm / mlm.name
+    settings = {"mlm": as_json(mlm), "masking": as_json(masking), "hardness": shards.manifest["fingerprint"]}
+    stage = Stage(target / "training", settings, write=ranks.first)
+    if stage.finished:
+        return
+    device = distributed.choose_device(run.device, ranks)
+    objective = MaskedTokens(_initial_model(folder, mlm, metadata), metadata, masking).to(device)
+    order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
+    length = metadata["sequence_length"]
+    steps = total_steps(mlm, order.rows, length)
+    rows = first_rows(shards, HELD_OUT, mlm.eval_sequences)
+    held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
+    measure = Measure(objective, held_out, micro_sequences(mlm, length, device), device)
+    train(
+        objective,
+        OrderedRows(shards, order),
+        mlm,
+        steps=steps,
+        sequence_length=length,
+        stage=stage,
+        ranks=ranks,
+        device=device,
+        evaluate=measure.uniform_and_own,
+        what=f"mlm {mlm.name}",
+        quiet=run.quiet,
+    )
+    if ranks.first:
+        _finish(objective, target, folder, stage, measure, steps)
+    ranks.barrier()
+
+
+def _initial_model(folder: RunFolder, mlm: MlmConfig, metadata: dict[str, Any]) -> Any:
+    if mlm.init == "scratch":
+        return new_mlm(mlm, metadata)
+    inside = folder.path / mlm.init
+    if mlm.init.startswith("mlm/") and not (inside / "training" / "done.json").exists():
+        raise UserError(
+            "no finished run lies there", where=f"--mlm.init {mlm.init}", mend="Pre-train it first, or name another start"
+        )
+    return load_mlm(inside if inside.exists() else mlm.init, metadata, mlm.dropout)
+
+
+@dataclasses.dataclass
+class Measure:
+    """Evaluation on held-out rows under fixed masks; nothing to say where nothing is held out."""
+
+    objective: MaskedTokens
+    rows: Batch | None
+    micro: int
+    device: torch.device
+
+    def under(self, masking: MaskingConfig) -> tuple[float, float]:
+        """(loss in nats, accuracy) on the targets a strategy picks."""
+        assert self.rows is not None
+        fixed = dataclasses.replace(masking, seed=EVALUATION_SEED)
+        tensors = self.objective.prepare(self.rows, fixed)
+        loss, correct, targets = evaluate_sums(self.objective, tensors, self.micro, self.device)
+        return loss / max(1.0, targets), correct / max(1.0, targets)
+
+    def uniform_and_own(self) -> dict[str, float]:
+        """Loss and accuracy under uniform 15 % masks, by which strategies compare, and under the run's own."""
+        if self.rows is None:
+            return {}
+        uniform = MaskingConfig(preset="random")
+        loss, accuracy = self.under(uniform)
+        own_loss, own_accuracy = self.under(self.objective.masking)
+        return {
+            "held_out_uniform_loss": loss,
+            "held_out_uniform_accuracy": accuracy,
+            "held_out_uniform_perplexity": math.exp(loss),
+            "held_out_own_loss": own_loss,
+            "held_out_own_accuracy": own_accuracy,
+        }
+
+    def over_alpha(self) -> list[dict[str, Any]]:
+        """The model's perplexity on masks of hardness with each α; infinity is the uniform strategy."""
+        if self.rows is None:
+            return []
+        curve = []
+        for alpha in ALPHAS:
+            loss, accuracy = self.under(MaskingConfig(preset="hardness", alpha=alpha))
+            shown = "inf" if math.isinf(alpha) else alpha
+            curve.append({"alpha": shown, "loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy})
+        return curve
+
+
+def _finish(
+    objective: MaskedTokens, target: Path, folder: RunFolder, stage: Stage, measure: Measure, steps: int
+) -> None:
+    from hardmask.pipeline.tokenizer import open_tokenizer
+
+    objective.model.save_pretrained(target)
+    open_tokenizer(str(folder.tokenizer)).save(target)
+    results = measure.uniform_and_own()
+    stage.log(step=steps, **results)
+    stage.finish(steps=steps, **results, over_alpha=measure.over_alpha())
+    stage.remove_checkpoints()
