@@ -115,7 +115,7 @@ PAPER_CORPUS = (
     "hub:bookcorpus/bookcorpus?revision=refs/convert/parquet",
     "hub:vblagoje/cc_news",
     "hub:Skylion007/openwebtext?revision=refs/convert/parquet",
-    "hub:lucadiliello/STORIES",
+    "hub:spacemanidol/cc-stories?revision=refs/convert/parquet",
 )
 """Wikipedia, BookCorpus, CC-News, OpenWebText and Stories (paper), as they are found on the hub (ours)."""
 

@@ -155,8 +155,10 @@ class ShardFolder:
         """Record batch `index` of a unit, its checksum verified; a UserError names a damaged shard."""
         reader, crcs = self._open(unit)
         try:
-            rows = shards.from_arrow(reader.get_batch(index))
-        except (pa.ArrowInvalid, OSError, IndexError) as error:
+            batch = reader.get_batch(index)
+            batch.validate(full=True)  # damaged offsets must not be followed
+            rows = shards.from_arrow(batch)
+        except (pa.ArrowException, OSError, IndexError, ValueError) as error:
             raise self._damaged(unit, str(error)) from error
         if rows.crc32() != crcs[index]:
             raise self._damaged(unit, f"the checksum of record batch {index} differs")
@@ -181,7 +183,7 @@ class ShardFolder:
             raise UserError(f"unit {unit} is not there", where=self.path, mend="Run the stage that makes it again")
         try:
             return pa.ipc.open_file(pa.memory_map(str(self.file_of(unit)))), record["crc32"]
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise self._damaged(unit, str(error)) from error
 
 

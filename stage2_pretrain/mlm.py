@@ -14,7 +14,7 @@ from hardmask.pipeline.config import MaskingConfig, MlmConfig
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import Objective
-from hardmask.stage2_pretrain.masking import mask_batch
+from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
 
 
 def new_mlm(config: MlmConfig, metadata: dict[str, Any]) -> Any:
@@ -81,11 +81,16 @@ class MaskedTokens(Objective):
 
     def __init__(self, model: Any, metadata: dict[str, Any], masking: MaskingConfig) -> None:
         super().__init__()
-        self.model, self.metadata, self.masking = model, metadata, masking
+        self.model, self.masking = model, masking
+        self.vocabulary = Vocabulary(
+            size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
+        )
         self.slot_nll: Callable[..., tuple[Tensor, Tensor, Tensor]] = slot_function(model)
 
     def prepare(self, batch: Batch, masking: MaskingConfig | None = None) -> dict[str, Tensor]:
         """Masks drawn on the batch's device, for this objective's strategy or another."""
+        assert batch.perplexity_forward is not None
+        assert batch.perplexity_backward is not None
         masked = mask_batch(
             batch.input_ids,
             batch.perplexity_forward,
@@ -93,9 +98,7 @@ class MaskedTokens(Objective):
             batch.sequence_id,
             batch.epoch,
             config=masking or self.masking,
-            vocabulary=self.metadata["vocabulary"],
-            mask_id=self.metadata["mask"],
-            special_ids=self.metadata["special_ids"],
+            vocabulary=self.vocabulary,
         )
         tensors = {
             "input_ids": masked.input_ids,

@@ -1,0 +1,64 @@
+"""What a masked-LM sees at the drawn positions: mostly the mask token, sometimes a random or the same token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hardmask.kernels.philox import Purpose, keyed_words
+
+
+def corrupt_tokens(
+    input_ids: Tensor,
+    positions: Tensor,
+    filled: Tensor,
+    *,
+    mask_id: int,
+    ordinary_ids: Tensor,
+    mask_share: float,
+    random_share: float,
+    seed: int,
+    sequence_id: Tensor,
+    epoch: Tensor | int,
+) -> tuple[Tensor, Tensor]:
+    """Replace the tokens at the drawn positions and return what they were.
+
+    Each drawn token becomes the mask token with chance `mask_share`, a token drawn uniformly from `ordinary_ids`
+    (which may be the same) with chance `random_share`, and otherwise stays. What happens to a token depends on
+    its position, sequence_id, epoch and the seed only.
+
+    Args:
+        input_ids: [B, L] int64; not changed.
+        positions: [B, S] int64, different within the filled slots of a row.
+        filled: [B, S] bool; slots that are not filled change nothing.
+        mask_id: id of the mask token.
+        ordinary_ids: [V'] int64, the ids that may be put in: all but the special ones. V' at most 2^21.
+        mask_share, random_share: shares of the drawn tokens, in steps of 2^-32.
+        seed: 0 … 2^32-1.
+        sequence_id: [B] int64.
+        epoch: one integer or [B] int64, of 0 … 2^32-1.
+
+    Returns:
+        corrupted: [B, L] int64.
+        targets: [B, S] int64, the original ids at the positions; 0 at spare slots. No host sync.
+
+    Raises:
+        ValueError: shares that are no shares, too many or no ordinary ids, seed or epoch out of range.
+    """
+    if min(mask_share, random_share) < 0 or mask_share + random_share > 1 + 2**-32:
+        raise ValueError(f"shares of {mask_share} and {random_share}; two shares that add up to at most 1 are needed")
+    choices = ordinary_ids.shape[0]
+    if not 0 < choices <= 2**21:
+        raise ValueError(f"{choices} ordinary ids; 1 to 2^21 are supported")
+    choice, draw, _, _ = keyed_words(seed, Purpose.CORRUPTION, position=positions, sequence_id=sequence_id, epoch=epoch)
+    below_mask = round(mask_share * 2**32)
+    below_random = below_mask + round(random_share * 2**32)
+    original = input_ids.gather(1, positions)
+    random_ids = ordinary_ids[(draw * choices) >> 32]  # the product is below 2^53
+    replaced = torch.where(choice < below_random, random_ids, original)
+    replaced = torch.where(choice < below_mask, mask_id, replaced)
+    # Spare slots write into a column of their own, cut off afterwards: position 0 may be drawn in the same row.
+    length = input_ids.shape[1]
+    padded = torch.nn.functional.pad(input_ids, (0, 1))
+    corrupted = padded.scatter(1, torch.where(filled, positions, length), replaced)[:, :length].contiguous()
+    return corrupted, original * filled

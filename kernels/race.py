@@ -1,0 +1,128 @@
+"""Weighted sampling without replacement by an exponential race in integers: the same winners on every device.
+
+Position i finishes at time E_i / w_i with E_i ~ Exp(1); the first M finishers are a successive weighted sample
+without replacement. Times are compared as log2 E_i - log2 w_i in fixed point. Only integer operations that are
+exact everywhere are used; every product stays below 2^53, so that code with nothing but doubles can follow.
+Qn means: an integer counting units of 2^-n.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from hardmask.kernels.philox import Purpose, keyed_words
+
+MAX_LENGTH = 8_192  # positions a row: 13 bits below the key
+MAX_RATE_PERMILLE = 1_000
+LOG2_BITS = 36  # log2 of a 53-bit integer in Q36 is below 2^42
+TABLE_BITS = 12
+FRACTION_BITS = 24  # a step of the table in Q36 is below 2^25: step * fraction < 2^49
+KEY_SHIFT = LOG2_BITS - 26  # keys are Q26: below 2^32 in size, and below 2^46 with 13 bits of position
+LOG2_LN2 = round(math.log2(math.log(2)) * 2**LOG2_BITS)
+SMALL_X = 1 << 22  # below it E comes from its series, whose next term u^3/3 < 2^-31.5 is a 2^-21 of E
+# Added to keys, which lie within -53*2^26 … 42*2^26: weight 0 after every positive weight, not maskable after that.
+ZERO_WEIGHT = 1 << 33
+NEVER = 1 << 34
+
+Count = TypeVar("Count", int, Tensor)
+
+
+def race(
+    weights: Tensor,
+    maskable: Tensor,
+    *,
+    rate_permille: int,
+    slots: int,
+    seed: int,
+    sequence_id: Tensor,
+    epoch: Tensor | int,
+) -> tuple[Tensor, Tensor]:
+    """Draw positions of every row without replacement, with chances proportional to integer weights.
+
+    A row with n maskable positions gets M = `mask_slots(n, rate_permille)` of them, always: maskable positions of
+    weight 0 come after all others, in an order as random as the rest. What is drawn in a row depends on its
+    weights, seed, sequence_id and epoch only, not on the batch.
+
+    Args:
+        weights: [B, L] int64, each 0 ≤ w < 2^53 (not checked); only their ratios within a row matter.
+        maskable: [B, L] bool.
+        rate_permille: share of the maskable positions to draw, in thousandths.
+        slots: columns of the result; rows with larger M are cut to it.
+        seed: 0 … 2^32-1.
+        sequence_id: [B] int64.
+        epoch: one integer or [B] int64, of 0 … 2^32-1.
+
+    Returns:
+        positions: [B, slots] int64, the winner first; 0 at spare slots.
+        filled: [B, slots] bool, false at spare slots. No host sync.
+
+    Raises:
+        ValueError: rate, slots, seed, epoch or length out of range.
+    """
+    length = weights.shape[1]
+    if length > MAX_LENGTH:
+        raise ValueError(f"rows have {length} positions; at most {MAX_LENGTH} are supported")
+    if not 0 <= slots <= length:
+        raise ValueError(f"slots is {slots}; it must be within 0 and the {length} positions of a row")
+    if not 0 <= rate_permille <= MAX_RATE_PERMILLE:
+        raise ValueError(f"rate_permille is {rate_permille}; it must be within 0 and {MAX_RATE_PERMILLE}")
+    position = torch.arange(length, device=weights.device)
+    word = keyed_words(seed, Purpose.RACE, position=position, sequence_id=sequence_id, epoch=epoch)[0]
+    key = (_log2_exponential(word) - _log2(weights)) >> KEY_SHIFT
+    key = key + torch.where(maskable, (weights == 0) * ZERO_WEIGHT, NEVER)
+    position_bits = max(length - 1, 1).bit_length()
+    packed = (key << position_bits) + position  # unique, so every sort agrees
+    first = torch.topk(packed, slots, largest=False, sorted=True).values
+    drawn = mask_slots(maskable.sum(1, keepdim=True), rate_permille)
+    filled = torch.arange(slots, device=weights.device) < drawn
+    return (first & ((1 << position_bits) - 1)) * filled, filled
+
+
+def mask_slots(maskable_positions: Count, rate_permille: int) -> Count:
+    """How many of n maskable positions are drawn: rate * n rounded to the nearest, halves up.
+
+    For a row's own n, or for the longest possible n (sequence length less <s> and </s>) to get the number of slots.
+    """
+    return (rate_permille * maskable_positions + 500) // 1000
+
+
+def _log2_exponential(word: Tensor) -> Tensor:
+    """log2 of an Exp(1) variate in Q36 units: log2(E * 2^36) in Q36, from a uint32 word.
+
+    E = -ln(1 - u), u = word / 2^32, so that small words, the winners, have full resolution.
+    """
+    x = word.clamp_min(1)
+    # E in Q36. x < 2^22, so x^2 < 2^44.
+    small = x.clamp_max(SMALL_X - 1)
+    series = (small << 4) + ((small * small) >> 29)
+    # E / ln 2 = 32 - log2(2^32 - x) in Q36, below 2^42.
+    halvings = (32 << LOG2_BITS) - _log2((1 << 32) - x)
+    large = x >= SMALL_X
+    return _log2(torch.where(large, halvings, series)) + large * LOG2_LN2
+
+
+def _log2(value: Tensor) -> Tensor:
+    """log2 in Q36 of integers 1 … 2^53-1, to 1.1e-8; 0 for 0. Exact integer operations, monotone.
+
+    A double holds such an integer exactly: its exponent is the integer part of the logarithm, and its mantissa is
+    12 bits of table index, then 24 bits for linear interpolation.
+    """
+    table, steps = _log2_table(value.device)
+    bits = value.clamp_min(1).to(torch.float64).view(torch.int64)
+    index = (bits >> (52 - TABLE_BITS)) & ((1 << TABLE_BITS) - 1)
+    fraction = (bits >> (52 - TABLE_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
+    whole = (bits >> 52) - 1023
+    return (whole << LOG2_BITS) + table[index] + ((steps[index] * fraction) >> FRACTION_BITS)
+
+
+@functools.cache
+def _log2_table(device: torch.device) -> tuple[Tensor, Tensor]:
+    """log2(1 + i/4096) in Q36 for i of 0 … 4096, [4097] int64, and the steps between, [4096] int64."""
+    size = 1 << TABLE_BITS
+    table = torch.tensor([round(math.log2(1 + i / size) * 2**LOG2_BITS) for i in range(size + 1)], device=device)
+    return table, table.diff()

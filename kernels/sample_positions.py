@@ -1,0 +1,121 @@
+"""Which positions of a sequence to mask: drawn by their perplexities, in integers, the same on every device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hardmask.kernels.race import MAX_LENGTH, race
+
+ALPHA_BITS = 32
+SUM_SHIFT = 20  # of the row sum before the product with alpha; the rest of the 32 bits are shifted out after it
+
+
+def sample_positions(
+    perplexity_forward: Tensor,
+    perplexity_backward: Tensor,
+    maskable: Tensor,
+    *,
+    alpha: float,
+    rate_permille: int,
+    slots: int,
+    seed: int,
+    sequence_id: Tensor,
+    epoch: Tensor | int,
+) -> tuple[Tensor, Tensor]:
+    """Draw positions of every row without replacement ~ P + alpha, P the row's normalised mean perplexity.
+
+    Equals `race` on `hardness_weights`; their docstrings hold the details.
+
+    Args:
+        perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked).
+        maskable: [B, L] bool; what the perplexities are elsewhere does not matter.
+        alpha: smoothing; 0 draws the hardest, inf uniformly.
+        rate_permille: share of the maskable positions to draw, in thousandths.
+        slots: columns of the result, such as `mask_slots(L - 2, rate_permille)`.
+        seed: 0 … 2^32-1.
+        sequence_id: [B] int64.
+        epoch: one integer or [B] int64.
+
+    Returns:
+        positions: [B, slots] int64, the winner of the race first; 0 at spare slots.
+        filled: [B, slots] bool, false at spare slots. No host sync.
+
+    Raises:
+        TypeError: perplexities that are not float32.
+        ValueError: alpha, rate, slots, seed, epoch or length out of range.
+    """
+    weights = hardness_weights(perplexity_forward, perplexity_backward, maskable, alpha=alpha)
+    return race(
+        weights,
+        maskable,
+        rate_permille=rate_permille,
+        slots=slots,
+        seed=seed,
+        sequence_id=sequence_id,
+        epoch=epoch,
+    )
+
+
+def hardness_weights(
+    perplexity_forward: Tensor, perplexity_backward: Tensor, maskable: Tensor, *, alpha: float
+) -> Tensor:
+    """Integer weights proportional to P + alpha, P = forward + backward divided by its sum over the maskable.
+
+    A float row sum depends on the order of addition, an integer one does not. Relative to the row's largest
+    perplexity, values below 2^-37 count as 0.
+
+    Args:
+        perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked).
+        maskable: [B, L] bool.
+        alpha: 0 ≤ alpha < 8192 / L, in steps of 2^-32, or inf for equal weights.
+
+    Returns:
+        [B, L] int64 below 2^52; 0 where not maskable. No host sync.
+
+    Raises:
+        TypeError: perplexities that are not float32.
+        ValueError: alpha or the length out of range.
+    """
+    for name, perplexity in (("perplexity_forward", perplexity_forward), ("perplexity_backward", perplexity_backward)):
+        if perplexity.dtype != torch.float32:
+            raise TypeError(f"{name} is {perplexity.dtype}; weights are made of the bits of torch.float32")
+    length = maskable.shape[1]
+    if length > MAX_LENGTH:
+        raise ValueError(f"rows have {length} positions; at most {MAX_LENGTH} are supported")
+    if math.isnan(alpha) or alpha < 0:
+        raise ValueError(f"alpha is {alpha}; it must be at least 0, or inf for uniform sampling")
+    if alpha == math.inf:
+        return maskable.to(torch.int64)
+    if alpha * length >= MAX_LENGTH:
+        raise ValueError(
+            f"alpha is {alpha}, but below {MAX_LENGTH / length:g} for rows of {length} positions; "
+            "give inf for uniform sampling, which such an alpha would hardly differ from"
+        )
+    forward_exponent, forward_mantissa = _float32_parts(perplexity_forward, maskable)
+    backward_exponent, backward_mantissa = _float32_parts(perplexity_backward, maskable)
+    largest = torch.maximum(forward_exponent, backward_exponent).amax(1, keepdim=True) if length else 0
+    # Mantissas are below 2^24, so each value is below 2^37 and q below 2^38.
+    q = _aligned(forward_mantissa, largest - forward_exponent) + _aligned(
+        backward_mantissa, largest - backward_exponent
+    )
+    total = q.sum(1, keepdim=True)  # below 2^38 * L ≤ 2^51; at least 2^36 unless the row is all 0
+    # total >> 20 < 2^18 * L and alpha < 2^13 / L: the product is below 2^18 * 2^13 * 2^32 = 2^63, shifted below 2^51.
+    # The shift before it costs at most 2^-16 of the smoothing.
+    smoothing = ((total >> SUM_SHIFT) * round(alpha * 2**ALPHA_BITS)) >> (ALPHA_BITS - SUM_SHIFT)
+    return torch.where(maskable, q + smoothing, 0)
+
+
+def _float32_parts(value: Tensor, maskable: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponent e and 24-bit mantissa m of non-negative floats m * 2^(e-150), as int64; 0 where not maskable."""
+    bits = torch.where(maskable, value.view(torch.int32), 0).to(torch.int64) & 0x7FFFFFFF
+    exponent = bits >> 23
+    normal = exponent > 0
+    return exponent.clamp_min(1), (bits & 0x7FFFFF) + normal * (1 << 23)
+
+
+def _aligned(mantissa: Tensor, places: Tensor) -> Tensor:
+    """The mantissa with 13 more bits, shifted right; more than 62 places are undefined in a 64-bit shift."""
+    return (mantissa << 13) >> places.clamp_max(62)

@@ -1,0 +1,204 @@
+"""NLL of a linear head, values and gradients, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hardmask.kernels import linear_nll as module
+from hardmask.kernels.linear_nll import linear_nll
+
+
+def case(tokens, width, vocabulary, *, dtype=torch.float32, bias=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(tokens, width, generator=generator)
+    weight = torch.randn(vocabulary, width, generator=generator) * 2 / width**0.5
+    offset = torch.randn(vocabulary, generator=generator) if bias else None
+    target = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    return [x if x is None else x.to(dtype) for x in (hidden, weight, offset)], target
+
+
+def exact(hidden, weight, bias, target):
+    """float64, with its own graph."""
+    inputs = [None if x is None else x.detach().double().requires_grad_() for x in (hidden, weight, bias)]
+    return F.cross_entropy(F.linear(*inputs), target, reduction="none"), [x for x in inputs if x is not None]
+
+
+def gradients(nll, inputs, nll_grad):
+    return torch.autograd.grad(nll, inputs, nll_grad.to(nll.dtype))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 33])
+@pytest.mark.parametrize("width", [8, 64])
+@pytest.mark.parametrize("vocabulary", [1, 7, 255, 257, 1000, 50_265])
+def test_values_and_gradients_against_float64(tokens, width, vocabulary):
+    (hidden, weight, bias), target = case(tokens, width, vocabulary)
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
+    nll = linear_nll(hidden, weight, target, bias=bias, budget_bytes=50_000)
+    true, true_inputs = exact(hidden, weight, bias, target)
+    assert nll.dtype == torch.float32
+    assert nll.shape == (tokens,)
+    assert (nll - true).abs().amax() <= 2e-5 if tokens else True
+    assert (nll >= 0).all()
+    upstream = torch.randn(tokens)
+    for found, expected in zip(gradients(nll, inputs, upstream), gradients(true, true_inputs, upstream), strict=True):
+        assert found.shape == expected.shape
+        assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget_bytes", [8, 64, 10**6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradcheck(budget_bytes, bias):
+    inputs, target = case(4, 3, 5, dtype=torch.float64, bias=bias)
+    target[1] = -100
+    inputs = [x if x is None else x.requires_grad_() for x in inputs]
+
+    def run(hidden, weight, bias):
+        return linear_nll(hidden, weight, target, bias=bias, budget_bytes=budget_bytes)
+
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+def test_budget_does_not_change_float64_values():
+    (hidden, weight, bias), target = case(33, 8, 257, dtype=torch.float64)
+    whole = linear_nll(hidden, weight, target, bias=bias)
+    for budget_bytes in (8, 1000, 5000):
+        assert torch.allclose(
+            linear_nll(hidden, weight, target, bias=bias, budget_bytes=budget_bytes), whole, atol=1e-13
+        )
+
+
+@pytest.mark.parametrize(("shift", "error"), [(1e3, 1.3e-4), (-1e3, 1.3e-4), (-200.0, 2e-5)])
+def test_shifted_logits(shift, error):
+    """At 1,000 float32 logits are multiples of 6e-5; that is all that may be lost."""
+    (hidden, weight, bias), target = case(20, 8, 300)
+    bias = bias + shift
+    nll = linear_nll(hidden, weight, target, bias=bias, budget_bytes=3000)
+    assert (nll - exact(hidden, weight, bias, target)[0]).abs().max() <= error
+
+
+@pytest.mark.parametrize("margin", [20.0, 40.0])
+def test_certain_targets_keep_their_gradient(margin):
+    """1 - p is e^-20 and less, which 1 - p in float32 rounds to 0."""
+    (hidden, weight, bias), target = case(1, 8, 50)
+    with torch.no_grad():
+        others = F.linear(hidden, weight, bias)[0].index_fill(0, target, -torch.inf)
+        bias[target] += others.logsumexp(0) - F.linear(hidden, weight, bias)[0, target] + margin
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
+    nll = linear_nll(hidden, weight, target, bias=bias, budget_bytes=100)
+    true, true_inputs = exact(hidden, weight, bias, target)
+    expected_nll = torch.log1p(torch.exp(torch.tensor(-margin, dtype=torch.float64)))
+    assert torch.allclose(nll.double(), expected_nll, rtol=1e-4)
+    upstream = torch.ones(1)
+    found = gradients(nll, inputs, upstream)[2]
+    assert abs(float(found[target] / -expected_nll) - 1) < 1e-4
+    assert float(found.sum()) == pytest.approx(0, abs=1e-6 * float(expected_nll))
+    if margin == 20.0:
+        assert torch.allclose(found.double(), gradients(true, true_inputs, upstream)[2], rtol=1e-3, atol=1e-16)
+
+
+def test_ignored_targets():
+    (hidden, weight, bias), target = case(9, 8, 20)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    target[::2] = -100
+    nll = linear_nll(hidden, weight, target, bias=bias)
+    assert not nll[::2].any()
+    kept, _ = exact(hidden[1::2], weight, bias, target[1::2])
+    assert (nll[1::2] - kept).abs().max() < 2e-5
+    nll.sum().backward()
+    assert not hidden.grad[::2].any()
+    assert hidden.grad[1::2].any()
+    all_ignored = linear_nll(hidden, weight, torch.full((9,), 3), bias=bias, ignore_index=3)
+    assert not all_ignored.any()
+    assert not any(grad.any() for grad in torch.autograd.grad(all_ignored.sum(), (hidden, weight)))
+
+
+def test_not_a_number():
+    (hidden, weight, bias), target = case(4, 8, 20)
+    hidden[1, 0] = torch.nan
+    target[2] = 20
+    assert linear_nll(hidden, weight, target, bias=bias).isnan().tolist() == [False, True, True, False]
+    bias[3] = torch.inf
+    assert linear_nll(hidden, weight, target, bias=bias).isnan().all()
+    bias[3] = -torch.inf  # a class that cannot be
+    assert linear_nll(hidden[:1], weight, target[:1], bias=bias).isfinite().all()
+
+
+def test_classes_at_minus_infinity_have_no_gradient():
+    (hidden, weight, _), target = case(3, 8, 4)
+    bias = torch.full((4,), -torch.inf).index_fill(0, target[:1], 0.0).requires_grad_()
+    nll = linear_nll(hidden, weight, target[:1].expand(3), bias=bias, budget_bytes=8)
+    assert not nll.any()
+    assert not torch.autograd.grad(nll.sum(), bias)[0].any()
+
+
+def test_likelihoods_add_up_and_order_of_classes_is_free():
+    (hidden, weight, bias), _ = case(1, 8, 30)
+    nll = linear_nll(hidden.expand(30, 8), weight, torch.arange(30), bias=bias)
+    assert float(torch.exp(-nll).sum()) == pytest.approx(1, abs=1e-5)
+    order = torch.randperm(30)
+    permuted = linear_nll(hidden.expand(30, 8), weight[order], torch.arange(30), bias=bias[order])
+    assert torch.allclose(permuted, nll[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_operands(dtype):
+    (hidden, weight, bias), target = case(33, 64, 1000, dtype=dtype)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    nll = linear_nll(hidden, weight, target, bias=bias)
+    assert nll.dtype == torch.float32
+    true, true_inputs = exact(hidden, weight, bias, target)
+    assert (nll - true).abs().max() <= 2e-5
+    for found, expected in zip(
+        torch.autograd.grad(nll.sum(), (hidden, weight)), torch.autograd.grad(true.sum(), true_inputs[:2]), strict=True
+    ):
+        assert found.dtype == dtype
+        assert torch.allclose(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_autocast_rounds_the_operands_only():
+    (hidden, weight, bias), target = case(33, 64, 1000)
+    weight.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nll = linear_nll(hidden, weight, target, bias=bias)
+    grad = torch.autograd.grad(nll.sum(), weight)[0]
+    rounded = [hidden.bfloat16(), weight.detach().bfloat16(), bias]
+    true, true_inputs = exact(*rounded, target)
+    assert nll.dtype == torch.float32
+    assert (nll - true).abs().max() <= 2e-5
+    assert grad.dtype == torch.float32
+    assert torch.allclose(grad.double(), torch.autograd.grad(true.sum(), true_inputs[1])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_keep_to_the_budget(monkeypatch):
+    sizes = []
+    product = module.product
+
+    def count(left, right):
+        result = product(left, right)
+        sizes.append(result.numel() * result.element_size())
+        return result
+
+    monkeypatch.setattr(module, "product", count)
+    (hidden, weight, _), target = case(1000, 4, 20_000, bias=False)
+    linear_nll(hidden, weight, target, budget_bytes=100_000)
+    assert len(sizes) > 700  # 80 MB of logits
+    assert max(sizes) <= 100_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": torch.zeros(8, 20)}, "transposed"),
+        ({"target": torch.zeros(3, dtype=torch.int64)}, "target"),
+        ({"bias": torch.zeros(8)}, "bias"),
+        ({"weight": torch.zeros(20, 8, dtype=torch.float64)}, "agree"),
+    ],
+)
+def test_operands_that_do_not_fit(change, message):
+    (hidden, weight, bias), target = case(4, 8, 20)
+    with pytest.raises(ValueError, match=message):
+        linear_nll(**{"hidden": hidden, "weight": weight, "target": target, "bias": bias, **change})

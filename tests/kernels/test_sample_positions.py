@@ -1,0 +1,194 @@
+"""Hardness weights against float64, their limits, and golden positions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hardmask.kernels.race import mask_slots, race
+from hardmask.kernels.sample_positions import hardness_weights, sample_positions
+
+
+def perplexities(rows, length, *, spread=2.0, seed=0):
+    """Log-normal perplexities with <s>, </s> and some padding."""
+    generator = torch.Generator().manual_seed(seed)
+    forward, backward = (torch.exp(torch.randn(rows, length, generator=generator).abs() * spread) for _ in range(2))
+    maskable = torch.ones(rows, length, dtype=torch.bool)
+    maskable[:, 0] = maskable[:, -1] = False
+    maskable[0, length // 2 :] = False
+    return forward * maskable, backward * maskable, maskable
+
+
+def sample(forward, backward, maskable, *, alpha, seed=1, epoch=0, sequence_id=None, slots=None):
+    rows, length = maskable.shape
+    return sample_positions(
+        forward,
+        backward,
+        maskable,
+        alpha=alpha,
+        rate_permille=150,
+        slots=mask_slots(length - 2, 150) if slots is None else slots,
+        seed=seed,
+        sequence_id=torch.arange(rows) if sequence_id is None else sequence_id,
+        epoch=epoch,
+    )
+
+
+def float64_shares(forward, backward, maskable, alpha):
+    mean = np.where(maskable.numpy(), (forward.double().numpy() + backward.double().numpy()) / 2, 0)
+    smoothed = np.where(maskable.numpy(), mean / mean.sum(1, keepdims=True) + alpha, 0)
+    return smoothed / smoothed.sum(1, keepdims=True)
+
+
+def integer_weights(forward, backward, alpha):
+    """The same weights in Python's integers, one row."""
+    parts = [math.frexp(float(value)) for value in (*forward, *backward)]
+    largest = max(exponent for mantissa, exponent in parts if mantissa)
+    aligned = [(int(mantissa * 2**24) << 13) >> (largest - exponent) for mantissa, exponent in parts]
+    q = [aligned[i] + aligned[i + len(forward)] for i in range(len(forward))]
+    smoothing = ((sum(q) >> 20) * round(alpha * 2**32)) >> 12
+    return [value + smoothing for value in q]
+
+
+@pytest.mark.parametrize("length", [8, 100, 512])
+@pytest.mark.parametrize("alpha", [0.0, 0.001, 0.005, 1.0])
+def test_weights_equal_big_integers(length, alpha):
+    forward, backward, _ = perplexities(3, length, spread=15.0)
+    maskable = forward > 0
+    weights = hardness_weights(forward, backward, maskable, alpha=alpha)
+    for row in range(3):
+        expected = integer_weights(forward[row].tolist(), backward[row].tolist(), alpha)
+        assert [w if m else 0 for w, m in zip(expected, maskable[row].tolist(), strict=True)] == weights[row].tolist()
+
+
+@pytest.mark.parametrize(("spread", "error"), [(1.0, 1e-6), (2.0, 2e-6), (30.0, 2e-5)])
+@pytest.mark.parametrize("alpha", [0.001, 0.005, 0.1])
+def test_shares_against_float64(spread, error, alpha):
+    """The bound 2^-16 is for rows with one dominating token; usual rows are far from it."""
+    forward, backward, maskable = (x[1:] for x in perplexities(33, 512, spread=spread))
+    forward, backward = forward.clamp_max(math.exp(88)), backward.clamp_max(math.exp(88))
+    weights = hardness_weights(forward, backward, maskable, alpha=alpha).double().numpy()
+    shares = float64_shares(forward, backward, maskable, alpha)
+    relative = np.abs(weights / weights.sum(1, keepdims=True) - shares)[maskable.numpy()] / shares[maskable.numpy()]
+    assert relative.max() < error
+
+
+def test_hardest_is_proportional_to_perplexity():
+    forward, backward, maskable = perplexities(8, 128)
+    weights = hardness_weights(forward, backward, maskable, alpha=0).double().numpy()
+    shares = float64_shares(forward, backward, maskable, 0)
+    assert np.abs(weights / weights.sum(1, keepdims=True) - shares).sum(1).max() < 1e-7
+
+
+def test_all_perplexities_extreme():
+    """float32 sums of e^88 overflow; weights must not."""
+    forward = torch.full((2, 512), math.exp(88), dtype=torch.float32)
+    maskable = torch.ones(2, 512, dtype=torch.bool)
+    weights = hardness_weights(forward, forward, maskable, alpha=15.9)
+    assert (weights == weights[0, 0]).all()
+    assert 0 < weights[0, 0] < 2**52
+    _, filled = sample(forward, forward, maskable, alpha=0)
+    assert filled.all()
+
+
+@pytest.mark.parametrize("length", [1, 8, 100, 512, 8192])
+def test_largest_alpha_does_not_overflow(length):
+    forward = torch.full((1, length), torch.finfo(torch.float32).max)
+    maskable = torch.ones(1, length, dtype=torch.bool)
+    alpha = math.nextafter(8192 / length, 0)
+    weights = hardness_weights(forward, forward, maskable, alpha=alpha)
+    assert 0 < int(weights.min()) == int(weights.max()) < 2**52
+    with pytest.raises(ValueError, match="inf"):
+        hardness_weights(forward, forward, maskable, alpha=8192 / length)
+
+
+def test_rows_without_perplexity_are_uniform():
+    zeros = torch.zeros(4, 100)
+    maskable = torch.ones(4, 100, dtype=torch.bool)
+    positions, filled = sample(zeros, zeros, maskable, alpha=0.0)
+    uniform, _ = sample(zeros, zeros, maskable, alpha=math.inf)
+    assert filled.all()
+    assert torch.equal(positions, uniform)
+
+
+def test_values_at_special_positions_do_not_matter():
+    forward, backward, maskable = perplexities(4, 100)
+    noisy = torch.where(maskable, forward, math.nan), torch.where(maskable, backward, math.inf)
+    for alpha in (0.0, 0.005, math.inf):
+        assert torch.equal(
+            sample(forward, backward, maskable, alpha=alpha)[0], sample(*noisy, maskable, alpha=alpha)[0]
+        )
+
+
+def test_infinite_alpha_is_uniform():
+    forward, backward, maskable = perplexities(8, 128)
+    positions, filled = sample(forward, backward, maskable, alpha=math.inf)
+    uniform = race(
+        torch.ones(8, 128, dtype=torch.int64),
+        maskable,
+        rate_permille=150,
+        slots=positions.shape[1],
+        seed=1,
+        sequence_id=torch.arange(8),
+        epoch=0,
+    )
+    assert torch.equal(positions, uniform[0])
+    assert torch.equal(filled, uniform[1])
+
+
+def test_hardest_token_is_masked_more_often_with_smaller_alpha():
+    forward, backward, maskable = (x[1:2].expand(2_000, 128) for x in perplexities(2, 128))
+    hardest = (forward + backward)[0].argmax()
+    rates = [
+        float((sample(forward, backward, maskable, alpha=alpha)[0] == hardest).any(1).float().mean())
+        for alpha in (0.0, 0.01, 0.1, math.inf)
+    ]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.99
+    assert abs(rates[-1] - 19 / 126) < 0.035
+
+
+def test_batch_does_not_matter():
+    forward, backward, maskable = perplexities(8, 100)
+    ids = torch.randint(0, 2**40, (8,))
+    whole, _ = sample(forward, backward, maskable, alpha=0.005, sequence_id=ids)
+    rows = torch.tensor([5, 2])
+    part, _ = sample(forward[rows], backward[rows], maskable[rows], alpha=0.005, sequence_id=ids[rows])
+    assert torch.equal(part, whole[rows])
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.nan, -math.inf])
+def test_no_such_alpha(alpha):
+    forward, backward, maskable = perplexities(2, 8)
+    with pytest.raises(ValueError, match="alpha"):
+        sample(forward, backward, maskable, alpha=alpha)
+
+
+def test_float32_only():
+    forward, backward, maskable = perplexities(2, 8)
+    with pytest.raises(TypeError, match=r"perplexity_backward is torch\.float64"):
+        sample(forward, backward.double(), maskable, alpha=0.1)
+
+
+GOLDEN = {
+    0.0: "f796e9cb96b4cf7d",
+    0.005: "14d69374f5838a4e",
+    math.inf: "56cd180737068763",
+}
+
+
+@pytest.mark.parametrize("alpha", GOLDEN)
+def test_golden_positions(alpha):
+    """Masks must never change under a user's feet; exact arithmetic makes the inputs below exact as well."""
+    row = torch.arange(512)
+    forward = (1 + (row * 7919) % 1009).float().repeat(4, 1)
+    backward = (2.0 ** ((row * 31) % 40)).float().repeat(4, 1)
+    maskable = (row % 511 > 0).repeat(4, 1)
+    ids = torch.tensor([0, 1, 2**32, 2**62 + 12345])
+    positions, _ = sample(forward, backward, maskable, alpha=alpha, seed=2**32 - 1, epoch=3, sequence_id=ids)
+    assert positions.shape == (4, 77)
+    assert hashlib.sha256(positions.numpy().astype("<i8").tobytes()).hexdigest()[:16] == GOLDEN[alpha]

@@ -1,0 +1,175 @@
+"""Masked batches: what is masked, how much, and what never is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from hardmask.pipeline.config import MaskingConfig
+from hardmask.pipeline.errors import UserError
+from hardmask.stage2_pretrain.masking import STRATEGIES, Vocabulary, mask_batch, slot_count
+
+VOCABULARY = Vocabulary(size=300, mask_id=4, special_ids=(0, 1, 2, 3))
+PAD, START, END = 1, 0, 2
+LENGTHS = [8, 100, 128, 512]
+
+
+def batch(rows, length, *, seed=0):
+    """Rows of <s> … </s>, the first with an inner </s> and the second half padding."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 300, (rows, length), generator=generator)
+    ids[:, 0], ids[:, -1] = START, END
+    ids[0, 3] = END
+    if rows > 1:
+        ids[1, length // 2 - 1] = END
+        ids[1, length // 2 :] = PAD
+    forward, backward = (
+        torch.exp(2 * torch.randn(rows, length, generator=generator).abs()) * (ids >= 5) for _ in range(2)
+    )
+    return ids, forward, backward
+
+
+def mask(ids, forward, backward, *, sequence_id=None, epoch=0, vocabulary=VOCABULARY, **settings):
+    return mask_batch(
+        ids,
+        forward,
+        backward,
+        torch.arange(ids.shape[0]) if sequence_id is None else sequence_id,
+        epoch,
+        config=MaskingConfig(**settings),
+        vocabulary=vocabulary,
+    )
+
+
+def same(one, other):
+    return all(torch.equal(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("preset", sorted(STRATEGIES))
+def test_exact_counts_and_nothing_special(length, preset):
+    ids, forward, backward = batch(16, length)
+    masked = mask(ids, forward, backward, preset=preset)
+    slots = (150 * (length - 2) + 500) // 1000
+    assert masked.positions.shape == masked.targets.shape == masked.weights.shape == (16, slots)
+    assert masked.weights.dtype == torch.float32
+    for row in range(16):
+        n = int((ids[row] >= 5).sum())
+        filled = masked.weights[row] == 1
+        drawn = masked.positions[row][filled].tolist()
+        assert len(set(drawn)) == int(filled.sum()) == (15 * n + 50) // 100
+        assert (ids[row, drawn] >= 5).all()
+        assert masked.targets[row][filled].tolist() == ids[row, drawn].tolist()
+        assert not masked.targets[row][~filled].any()
+        assert not masked.positions[row][~filled].any()
+        others = [i for i in range(length) if i not in drawn]
+        assert torch.equal(masked.input_ids[row, others], ids[row, others])
+        assert (masked.input_ids[row, drawn] >= 4).all()  # <mask> or ordinary
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_random_is_hardness_with_infinite_alpha(length):
+    sequences = batch(8, length)
+    assert same(mask(*sequences, preset="random"), mask(*sequences, preset="hardness", alpha=math.inf))
+
+
+def test_hardness_prefers_hard_tokens():
+    ids, forward, backward = batch(64, 128)
+    mean = {}
+    for name, settings in {
+        "0": {"alpha": 0.0},
+        "0.01": {"alpha": 0.01},
+        "random": {"preset": "random"},
+    }.items():
+        masked = mask(ids, forward, backward, **settings)
+        chosen = (forward + backward).gather(1, masked.positions)
+        mean[name] = float((chosen * masked.weights).sum() / masked.weights.sum())
+    assert mean["0"] > 1.1 * mean["0.01"] > 1.1 * 1.1 * mean["random"]
+
+
+def test_eighty_ten_ten():
+    ids, forward, backward = batch(400, 128)
+    masked = mask(ids, forward, backward)
+    seen = masked.input_ids.gather(1, masked.positions)
+    filled = masked.weights > 0
+    total = int(filled.sum())
+    for found, share in ((seen == 4, 0.8), (seen == masked.targets, 0.1 + 0.1 / 295)):
+        assert abs(int((found & filled).sum()) - share * total) < 4 * math.sqrt(share * (1 - share) * total)
+
+
+def test_pure_function_of_the_row():
+    ids, forward, backward = batch(8, 100)
+    before = ids.clone()
+    sequence_id, epoch = torch.arange(8) * 2**33, torch.arange(8)
+    whole = mask(ids, forward, backward, sequence_id=sequence_id, epoch=epoch)
+    assert torch.equal(ids, before)
+    assert same(whole, mask(ids, forward, backward, sequence_id=sequence_id, epoch=epoch))
+    rows = [6, 1]
+    part = mask(ids[rows], forward[rows], backward[rows], sequence_id=sequence_id[rows], epoch=epoch[rows])
+    for field in dataclasses.fields(whole):
+        assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[rows])
+
+
+def test_epochs_and_seeds_give_other_masks():
+    sequences = batch(64, 512)
+    first = mask(*sequences, preset="random")
+    for other in (mask(*sequences, preset="random", epoch=1), mask(*sequences, preset="random", seed=1)):
+        one, two = (torch.zeros(64, 512).scatter_add(1, masked.positions, masked.weights) for masked in (first, other))
+        assert abs(float((one * two).sum() / one.sum()) - 0.15) < 0.02
+
+
+@pytest.mark.parametrize(("ordinary", "masks"), [(0, 0), (3, 0), (4, 1), (10, 2)])
+def test_rows_with_few_ordinary_tokens(ordinary, masks):
+    ids = torch.full((2, 100), PAD)
+    ids[:, 1 : 1 + ordinary] = 9
+    masked = mask(ids, torch.ones(2, 100), torch.ones(2, 100))
+    assert masked.weights.sum(1).tolist() == [masks, masks]
+    assert ((masked.input_ids == ids).sum(1) >= 100 - masks).all()
+
+
+def test_short_rows_have_no_slots():
+    masked = mask(torch.full((2, 4), 9), torch.ones(2, 4), torch.ones(2, 4))
+    assert masked.positions.shape == (2, 0)
+    assert slot_count(4, MaskingConfig()) == 0
+    assert slot_count(512, MaskingConfig()) == 77
+
+
+def test_mask_token_counts_as_special():
+    ids = torch.full((4, 100), 4)
+    ids[:, :50] = 9
+    masked = mask(ids, torch.ones(4, 100), torch.ones(4, 100), rate=0.5, random_share=0.2)
+    assert int(masked.weights.sum()) == 100
+    assert (masked.positions < 50).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "hardest"}, r"hardness.*random"),
+        ({"alpha": -1.0}, r"--masking\.alpha"),
+        ({"alpha": 100.0}, r"--masking\.alpha.*inf"),
+        ({"rate": 0.0001}, r"--masking\.rate"),
+        ({"seed": 2**32}, r"masking: .*2\^32-1"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(UserError, match=message):
+        mask(*batch(2, 100), **settings)
+
+
+def test_float32_only():
+    ids, forward, backward = batch(2, 100)
+    with pytest.raises(TypeError, match=r"perplexity_forward is torch\.float16"):
+        mask(ids, forward.half(), backward)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"size": 4, "mask_id": 4, "special_ids": ()}, {"size": 5, "mask_id": 4, "special_ids": (0, 1, 2, 3)}],
+)
+def test_vocabularies_that_cannot_be(settings):
+    with pytest.raises(UserError, match="vocabulary"):
+        Vocabulary(**settings)

@@ -1,0 +1,232 @@
+"""MLM pre-training: the loss, its normalisation, and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from hardmask.pipeline.config import MaskingConfig, MlmConfig, Run
+from hardmask.pipeline.distributed import Ranks
+from hardmask.pipeline.errors import Stopped, UserError
+from hardmask.pipeline.order import Order
+from hardmask.pipeline.reader import OrderedRows, to_batch
+from hardmask.pipeline.runfolder import RunFolder, Stage
+from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
+from hardmask.pipeline.training import accumulate_gradients, learning_rate, total_steps, train
+from hardmask.stage2_pretrain import mlm as mlm_module
+from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
+from hardmask.stage2_pretrain.pretrain import selected_runs
+
+CPU = torch.device("cpu")
+CONFIG = MlmConfig(layers=2, width=16, heads=2, ffn=32, batch_sequences=8, lr=1e-2, dropout=0.1, steps=6,
+                   checkpoint_steps=2, eval_steps=100)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return synthetic.write_folder(tmp_path / "hardness", "hardness")
+
+
+def some_batch(folder, count=16):
+    order = Order(folder.units(TRAIN), fingerprint=folder.manifest["fingerprint"], seed=0)
+    return to_batch(*OrderedRows(folder, order).read(0, count), CPU)
+
+
+def objective(folder, *, dropout=0.0, masking=None):
+    about = folder.manifest["metadata"]
+    model = new_mlm(dataclasses.replace(CONFIG, dropout=dropout), about)
+    return MaskedTokens(model, about, masking or MaskingConfig(alpha=0.005))
+
+
+def gradients(objective, batch, micro):
+    objective.zero_grad()
+    accumulate_gradients(objective, objective.prepare(batch), micro=micro, ranks=Ranks(), seed=0, device=CPU)
+    return {name: p.grad.clone() for name, p in objective.model.named_parameters() if p.grad is not None}
+
+
+def test_gradient_accumulation_changes_no_gradient(folder):
+    target = objective(folder).double()
+    batch = some_batch(folder)
+    whole = gradients(target, batch, 16)
+    for micro in (8, 2):
+        parts = gradients(target, batch, micro)
+        for name, gradient in whole.items():
+            assert (gradient - parts[name]).abs().max() <= 1e-12, name
+
+
+def test_loss_and_gradients_equal_those_of_the_full_head(folder):
+    target = objective(folder).double()
+    batch = some_batch(folder)
+    found = gradients(target, batch, 16)
+    prepared = target.prepare(batch)
+    labels = torch.full_like(batch.input_ids, -100)
+    rows, slots = prepared["weights"].nonzero(as_tuple=True)
+    labels[rows, prepared["positions"][rows, slots]] = prepared["targets"][rows, slots]
+    target.zero_grad()
+    out = target.model(input_ids=prepared["input_ids"], attention_mask=prepared.get("attention_mask"), labels=labels)
+    out.loss.backward()
+    for name, parameter in target.model.named_parameters():
+        if parameter.grad is not None:
+            assert (parameter.grad - found[name]).abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert", "Electra", "ModernBert", "XLMRoberta"])
+def test_other_architectures_give_the_same_states_by_hooks(kind):
+    import transformers
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 48, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "embedding_size": 32,
+             "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}  # fmt: skip
+    model = getattr(transformers, f"{kind}ForMaskedLM")(getattr(transformers, f"{kind}Config")(**sizes))
+    mlm_module.check_slots(model, kind)
+
+
+def test_a_padded_batch_attends_to_no_padding(folder):
+    batch = some_batch(folder, 8)
+    target = objective(folder).eval()
+    batch.length[:] = 10
+    batch.input_ids[:, 9] = 2
+    batch.input_ids[:, 10:] = 1
+    batch.full = False
+    prepared = target.prepare(batch)
+    assert prepared["attention_mask"].sum() == 80
+    first = target(**prepared)[0]
+    prepared["input_ids"][:, 10:] = 7  # what stands at padding must not matter, but positions count from it
+    states = target.model.roberta(
+        input_ids=prepared["input_ids"], attention_mask=prepared["attention_mask"]
+    ).last_hidden_state
+    assert torch.isfinite(first)
+    assert torch.isfinite(states).all()
+
+
+def run_training(folder, path, steps_before_stop=None, config=CONFIG):
+    about = folder.manifest["metadata"]
+    target = MaskedTokens(new_mlm(config, about), about, MaskingConfig(alpha=0.005))
+    stage = Stage(path, {"a": 1})
+    order = Order(folder.units(TRAIN), fingerprint=folder.manifest["fingerprint"], seed=0)
+    rows = OrderedRows(folder, order)
+    prepare, calls = target.prepare, []
+
+    def counted(batch, masking=None):
+        if steps_before_stop is not None and len(calls) == steps_before_stop:
+            raise Stopped
+        calls.append(batch)
+        return prepare(batch, masking)
+
+    target.prepare = counted
+    train(target, rows, config, steps=config.steps, sequence_length=about["sequence_length"], stage=stage,
+          ranks=Ranks(), device=CPU, evaluate=dict, what="test", quiet=True)  # fmt: skip
+    return target.model.state_dict()
+
+
+def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(folder, tmp_path):
+    whole = run_training(folder, tmp_path / "whole")
+    for stop in (3, 1):  # twice: after step 3, and again one step behind the checkpoint of step 2
+        with pytest.raises(Stopped):
+            run_training(folder, tmp_path / "resumed", stop)
+    resumed = run_training(folder, tmp_path / "resumed")
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    lines = [json.loads(line) for line in (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [(e["step"], e["loss"]) for e in lines] == [(e["step"], e["loss"]) for e in expected]
+
+
+def test_a_run_that_spans_epochs_sees_every_row_once_in_each(folder):
+    order = Order(folder.units(TRAIN), fingerprint=folder.manifest["fingerprint"], seed=0)
+    rows = OrderedRows(folder, order)
+    at, seen = 0, []
+    while at < 2 * order.rows:
+        stop = min(at + 50, 2 * order.rows)
+        part, epochs = rows.read(at, stop)
+        seen += list(zip(epochs.tolist(), part.sequence_id.tolist(), strict=True))
+        at = stop
+    assert len(seen) == len(set(seen)) == 2 * order.rows
+    assert [s for e, s in seen if e == 0] != [s for e, s in seen if e == 1]
+
+
+def test_masks_of_a_row_do_not_depend_on_its_batch(folder):
+    target = objective(folder)
+    batch = some_batch(folder, 16)
+    whole = target.prepare(batch)
+    half = target.prepare(some_batch(folder, 8))
+    for name in ("input_ids", "positions", "targets", "weights"):
+        assert torch.equal(whole[name][:8], half[name]), name
+
+
+def test_training_learns(folder, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, width=32, ffn=64, steps=150, batch_sequences=32, dropout=0.0, checkpoint_steps=1000
+    )
+    run_training(folder, tmp_path / "run", config=config)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.3
+    assert lines[0]["loss"] == pytest.approx(np.log(60), abs=0.3)
+
+
+def test_the_learning_rate_rises_and_falls_linearly():
+    config = MlmConfig(lr=1.0, warmup=0.1)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[99] == pytest.approx(1 / 90)
+    assert learning_rate(MlmConfig(lr=1.0, warmup=0.1), 0, 1) == 1.0
+
+
+def test_steps_of_a_training():
+    config = MlmConfig(epochs=2.0, batch_sequences=10)
+    assert total_steps(config, 95, 16) == 19
+    assert total_steps(config, 95, 16, tokens=1_000) == 6
+    assert total_steps(dataclasses.replace(config, steps=7), 95, 16) == 7
+
+
+def test_another_vocabulary_is_refused(folder, tmp_path):
+    about = folder.manifest["metadata"]
+    new_mlm(CONFIG, {**about, "vocabulary": 61}).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match="61 entries, the shards have 60"):
+        load_mlm(tmp_path / "model", about, 0.1)
+
+
+def test_listed_runs_and_flags():
+    runs = selected_runs(recipe_run(), "demo")
+    assert [(m.name, m.init, k.preset) for m, k in runs][:2] == [("base", "scratch", "random"), ("random", "mlm/base", "random")]
+    changed = recipe_run(mlm={"steps": 5})
+    assert {m.steps for m, _ in selected_runs(changed, "demo")} == {5}
+    one = recipe_run(mlm={"name": "mine"}, masking={"alpha": 0.1})
+    [(mlm, masking)] = selected_runs(one, "demo")
+    assert (mlm.name, mlm.init, masking.preset, masking.alpha) == ("mine", "mlm/base", "hardness", 0.1)
+    with pytest.raises(UserError, match="--mlm.name"):
+        selected_runs(recipe_run(masking={"alpha": 0.1}), "demo")
+
+
+def recipe_run(mlm=None, masking=None):
+    from hardmask.pipeline.recipes import recipe_named
+
+    run: Run = recipe_named("demo").run
+    return dataclasses.replace(
+        run, mlm=dataclasses.replace(run.mlm, **(mlm or {})), masking=dataclasses.replace(run.masking, **(masking or {}))
+    )
+
+
+def test_the_base_and_its_continuations_have_different_mask_and_order_seeds():
+    runs = {m.name: (m, k) for m, k in selected_runs(recipe_run(), "demo")}
+    base, control = runs["base"], runs["random"]
+    assert base[1].seed != control[1].seed
+    assert base[0].order_seed != control[0].order_seed
+    hard = next(v for k, v in runs.items() if k.startswith("hardness"))
+    assert dataclasses.replace(hard[0], name="") == dataclasses.replace(control[0], name="")
+    assert hard[1].seed == control[1].seed
+
+
+def test_run_folder_lists_finished_runs(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("b", "a"):
+        Stage(folder.mlm / name / "training", {}).finish()
+    Stage(folder.mlm / "unfinished" / "training", {})
+    assert folder.finished_mlm_runs() == ["b", "a"]
+    assert ShardFolder(folder.hardness).finished is False
