@@ -157,6 +157,7 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     if verb not in STAGES:
         _function(verb)(run, folder)
         return
+    _quiet_transformers()
     ranks = distributed.start(run.device)
     if ranks.first and not (folder.path / "run.json").exists():
         _remember(run, folder)
@@ -166,6 +167,14 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         ranks.barrier()
     if ranks.first:
         _remember(run, folder)
+
+
+def _quiet_transformers() -> None:
+    """No bars and advice of its own between ours; its errors still show."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _function(verb: str) -> Callable[[Run, RunFolder], None]:

@@ -126,6 +126,11 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
+def provenance() -> dict[str, Any]:
+    """When, by which command, and with which versions and commit something is made."""
+    return {"started": now(), "command": sys.argv, "versions": versions(), "git_commit": git_commit()}
+
+
 class Stage:
     """The record of one stage in one folder: settings, metrics, and whether it is finished."""
 
@@ -146,16 +151,7 @@ class Stage:
                     mend="Give the settings it was made with, another --out, or remove that folder to make it anew",
                 )
         elif write:
-            write_json(
-                config,
-                {
-                    "settings": self.settings,
-                    "started": now(),
-                    "command": sys.argv,
-                    "versions": versions(),
-                    "git_commit": git_commit(),
-                },
-            )
+            write_json(config, {"settings": self.settings, **provenance()})
 
     @property
     def finished(self) -> bool:

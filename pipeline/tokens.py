@@ -81,10 +81,10 @@ def _first_bytes(documents: Iterator[tuple[int, str]], run: Run, progress: Any) 
     for _, text in documents:
         if left <= 0:
             return
-        size = len(text.encode())
-        left -= size
-        progress.update(size)
-        yield text
+        data = text.encode()[:left]
+        left -= len(data)
+        progress.update(len(data))
+        yield data.decode(errors="ignore")
 
 
 def _plan(run: Run, path: Path, documents: Any, names: list[str]) -> Plan:

@@ -27,9 +27,13 @@ ALPHAS = (0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, math.inf)  # of the perplexity-agai
 
 
 def pretrain(run: Run, folder: RunFolder) -> None:
-    """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept."""
+    """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept. Then the numbers behind the figures."""
+    from hardmask.stage2_pretrain.analysis import analyse
+
     for mlm, masking in selected_runs(run, folder.recipe):
         _pretrain_one(run, folder, mlm, masking)
+    if distributed.start(run.device).first:
+        analyse(run, folder)
 
 
 def selected_runs(run: Run, recipe: str) -> list[tuple[MlmConfig, MaskingConfig]]:

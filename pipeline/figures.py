@@ -1,0 +1,279 @@
+"""The report's pictures: each function draws the rows of one table, as they stand in the CSV file beside it, as PNG.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; lines differ in dash or marker besides.
+A row is a dict of plain values; None means that there is no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+DPI = 130
+WIDTH = 7.7  # inches: 1,000 pixels
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DIRECTIONS = ("forward", "backward")
+MISSING_GLYPH = "\u25a1"  # a white square, for characters the font lacks
+
+
+def alm_loss(rows: Sequence[Row], path: Path) -> None:
+    """`direction`, `tokens`, `training_loss` or `held_out_loss` (nats a token)."""
+    figure, (axes,) = _figure(3.6, 1)
+    for colour, direction in zip(COLOURS, DIRECTIONS, strict=False):
+        mine = [row for row in rows if row["direction"] == direction]
+        _line(axes, mine, "tokens", "training_loss", color=colour, lw=1.0, alpha=0.55, label=f"{direction}, training")
+        _line(axes, mine, "tokens", "held_out_loss", color=colour, marker=_marker(direction), lw=1.6,
+              label=f"{direction}, held-out")  # fmt: skip
+    _dress(axes, "Auto-regressive LMs: loss in training", "training tokens", "nats per token")
+    _save(figure, path)
+
+
+def mlm_loss(rows: Sequence[Row], path: Path) -> None:
+    """`run`, `tokens`, `training_loss` (own masks) or `held_out_uniform_loss` (nats a masked token)."""
+    figure, (axes,) = _figure(3.6, 1)
+    for index, run in enumerate(_names(rows, "run")):
+        mine = [row for row in rows if row["run"] == run]
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        _line(axes, mine, "tokens", "training_loss", lw=0.9, alpha=0.5, **{**style, "marker": ""})
+        _line(axes, mine, "tokens", "held_out_uniform_loss", lw=1.6, **style)
+        axes.plot([], [], label=run, **style)
+    title = "Masked LMs: held-out loss on uniform masks (faint lines: training loss on own masks)"
+    _dress(axes, title, "training tokens of the run", "nats per masked token")
+    _save(figure, path)
+
+
+def p_distribution(rows: Sequence[Row], path: Path) -> None:
+    """`index` 1 … L−2: of ranks, with `share_of_positions` and `cumulative_p`, and of positions, with `p` and
+    `nll_forward`, `nll_backward` (nats). Shares are of 1.
+    """
+    figure, (left, above, below) = _figure(4.2, "ABB\nACC")
+    x, y = ([100 * row[name] for row in rows] for name in ("share_of_positions", "cumulative_p"))
+    left.plot(x, y, color=COLOURS[0], lw=1.8, label="P(X)")
+    left.plot(x, x, color="0.5", lw=1.0, ls=":", label="all equally hard")
+    left.set(xscale="log", xlim=(x[0], 100), ylim=(0, 102))
+    left.xaxis.set_major_formatter("{x:g}")
+    _dress(left, "Held by the hardest positions", "share of positions, hardest first (%)", "share of P (%)")
+    for colour, dash, direction in zip(COLOURS, ("-", "--"), DIRECTIONS, strict=False):
+        _line(above, rows, "index", f"nll_{direction}", color=colour, ls=dash, lw=1.2, label=direction)
+    _dress(above, "Mean at each position of a sequence", "", "nats per token")
+    _line(below, [{**row, "p": None if row["p"] is None else len(rows) * row["p"]} for row in rows], "index", "p",
+          color=COLOURS[2], lw=1.2)  # fmt: skip
+    below.axhline(1, color="0.5", lw=1.0, ls=":")
+    _dress(below, "", "position", "mean P × (L−2)")
+    above.sharex(below)
+    above.tick_params(labelbottom=False)
+    _save(figure, path)
+
+
+def perplexity_alpha(rows: Sequence[Row], path: Path) -> None:
+    """`run`, `alpha` (a number or "inf", ascending), `perplexity`, `hardest_over_uniform` (of the run)."""
+    figure, (axes,) = _figure(3.6, 1)
+    for index, run in enumerate(_names(rows, "run")):
+        mine = [row for row in rows if row["run"] == run]
+        ratio = mine[0]["hardest_over_uniform"]
+        label = run if ratio is None else f"{run}: hardest / uniform = {ratio:.2f}"
+        _alpha_line(axes, mine, "perplexity", index, label)
+    _log_axis(axes)
+    title = "Masked LMs: held-out perplexity by how hard the masked tokens are"
+    _dress(axes, title, "α", "perplexity of masked tokens")
+    _save(figure, path)
+
+
+def mask_overlap(rows: Sequence[Row], path: Path) -> None:
+    """`alpha`, `overlap`, `coverage` (shares of 1), `nll_masked` (nats), `nll_all`, `epochs` the same in all rows."""
+    figure, (left, right) = _figure(3.6, "AB")
+    percent = [{**row, **{name: _times_100(row[name]) for name in ("overlap", "coverage")}} for row in rows]
+    _alpha_line(left, percent, "overlap", 0, "masks two epochs have in common")
+    _alpha_line(left, percent, "coverage", 1, f"tokens ever masked in {rows[0]['epochs']} epochs")
+    left.set_ylim(0, 105)
+    _dress(left, "Which tokens are masked again", "α", "share (%)")
+    _alpha_line(right, rows, "nll_masked", 2, "masked tokens")
+    if rows[0]["nll_all"] is not None:
+        right.axhline(rows[0]["nll_all"], color="0.5", lw=1.0, ls=":", label="all tokens")
+    right.set_ylim(bottom=0)
+    _dress(right, "How hard the masked tokens are", "α", "mean nats per token")
+    _save(figure, path)
+
+
+def words(rows: Sequence[Row], path: Path) -> None:
+    """`text`, `log10_perplexity_forward`, `…_backward`, `…_mean`, `ends_document`: the words of a passage in order.
+
+    Three panels of wrapped lines, each word on a box shaded by log10 of its perplexity.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    names = [f"log10_perplexity_{kind}" for kind in (*DIRECTIONS, "mean")]
+    titles = (" given the text before it", " given the text after it", ", mean of both (of the logarithms)")
+    shades = colormaps["YlOrBr"]
+    scale = Normalize(0, max(1.0, float(np.quantile([row[name] for row in rows for name in names], 0.97))), clip=True)
+    font = _font()
+    known = font.get_charmap()
+    texts = [_drawable(row["text"], known) for row in rows]
+    places, lines = _wrapped(texts, [row["ends_document"] for row in rows], font)
+    line_height, head, foot = 21.0, 30.0, 62.0  # pixels
+    height = 3 * (head + lines * line_height) + foot
+    figure, (axes,) = _figure(height / DPI, 1, constrained=False)
+    axes.set_position((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH * DPI), ylim=(height, 0))
+    axes.set_axis_off()
+    for panel, (name, title) in enumerate(zip(names, titles, strict=True)):
+        top = panel * (head + lines * line_height)
+        axes.text(MARGIN, top + 19, f"Perplexity of each word{title}", fontsize=8, fontweight="bold", va="center")
+        for row, place in zip(rows, places, strict=True):
+            if place is not None:
+                x, line, width, text = place
+                y = top + head + line * line_height
+                _word(axes, (x, y, width, line_height - 2), text, shades(scale(row[name])))
+                if row["ends_document"]:
+                    axes.text(x + width + 2, y + line_height / 2, "¶", fontsize=7, color="0.5", va="center_baseline")
+    bar = figure.add_axes((MARGIN / (WIDTH * DPI), 36 / height, 0.4, 10 / height))
+    label = figure.colorbar(ScalarMappable(scale, shades), cax=bar, orientation="horizontal", extend="max")
+    label.set_label("log10 of the word's perplexity, 1/p", fontsize=7, labelpad=1)
+    label.ax.tick_params(labelsize=7, length=2, pad=1)
+    _save(figure, path)
+
+
+# Text as boxes
+
+MARGIN = 12.0  # pixels
+WORD_POINTS = 8.0
+
+
+def _word(axes: Any, box: tuple[float, float, float, float], text: str, colour: tuple[float, ...]) -> None:
+    from matplotlib.patches import Rectangle
+
+    x, y, width, height = box
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, lw=0))
+    luminance = float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
+    ink = "black" if luminance > 0.5 else "white"
+    # Not as mathematics: the corpus has dollar signs.
+    axes.text(x + 1.5, y + height / 2, text, fontsize=WORD_POINTS, color=ink, va="center_baseline", parse_math=False)
+
+
+def _wrapped(
+    texts: Sequence[str], ends: Sequence[bool], font: Any
+) -> tuple[list[tuple[float, int, float, str] | None], int]:
+    """Where each word goes, (x in pixels, line, width in pixels, text without outer spaces), and how many lines.
+
+    None for a word that is nothing but white space. White space in front of a word becomes a gap; a word wider than a
+    line is cut short; a document's end ends the line.
+    """
+    places: list[tuple[float, int, float, str] | None] = []
+    x, line, space, right = MARGIN, 0, False, WIDTH * DPI - MARGIN
+    for text, end in zip(texts, ends, strict=True):
+        word = text.strip()
+        space = space or text[:1] == " "
+        if not word:
+            places.append(None)
+        else:
+            while _text_width(word, font) + 3 > right - MARGIN:
+                word = word[: len(word) * 3 // 4] + "…"
+            width = _text_width(word, font) + 3
+            x += 4 if space and x > MARGIN else 0
+            if x + width > right:
+                x, line = MARGIN, line + 1
+            places.append((x, line, width, word))
+            x, space = x + width + 0.5, False
+        if end and x > MARGIN:
+            x, line = MARGIN, line + 1
+    return places, line + 1
+
+
+def _drawable(text: str, known: Container[int]) -> str:
+    """White space as single spaces; a square for every character that the font lacks or that does not print."""
+    shown = "".join(c if c.isspace() or (ord(c) in known and c.isprintable()) else MISSING_GLYPH for c in text)
+    pieces = " ".join(shown.split())
+    return f" {pieces}" if shown[:1].isspace() else pieces
+
+
+def _text_width(text: str, font: Any) -> float:
+    """Pixels."""
+    font.set_text(text, 0.0)
+    return float(font.get_width_height()[0]) / 64
+
+
+def _font() -> Any:
+    """Matplotlib's own font at the size of words, to measure with."""
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    font = FT2Font(findfont("DejaVu Sans"))
+    font.set_size(WORD_POINTS, DPI)
+    return font
+
+
+# What the figures share
+
+
+def _figure(height: float, layout: int | str, *, constrained: bool = True) -> tuple[Any, list[Any]]:
+    """A figure of the common width and its axes: one, or a mosaic; without pyplot, which keeps state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white")
+    if isinstance(layout, int):
+        return figure, [figure.subplots()]
+    return figure, list(figure.subplot_mosaic(layout).values())
+
+
+def _line(axes: Any, rows: Sequence[Row], x: str, y: str, **style: Any) -> None:
+    """One line through the rows that have a value; nothing where none has."""
+    points = [(row[x], row[y]) for row in rows if row.get(y) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), markersize=4, **style)
+
+
+def _alpha_line(axes: Any, rows: Sequence[Row], y: str, index: int, label: str) -> None:
+    """One line over α at equal distances: neither 0 nor infinity has a place on a logarithmic axis."""
+    points = [{"place": place, y: row[y]} for place, row in enumerate(rows)]
+    _line(axes, points, "place", y, color=COLOURS[index], marker=MARKERS[index], lw=1.6, label=label)
+    names = {0.0: "0\nhardest", "inf": "∞\nuniform"}
+    axes.set_xticks(range(len(rows)), [names.get(row["alpha"], f"{row['alpha']}") for row in rows])
+
+
+def _log_axis(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers."""
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False) if high < 100 * low else NullFormatter())
+
+
+def _dress(axes: Any, title: str, x: str, y: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_title(title, fontsize=9, loc="left", fontweight="bold")
+    axes.set_xlabel(x, fontsize=8)
+    axes.set_ylabel(y, fontsize=8)
+    axes.tick_params(which="both", labelsize=8)
+    if "tokens" in x:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7.5, frameon=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _names(rows: Sequence[Row], key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _marker(direction: str) -> str:
+    return MARKERS[DIRECTIONS.index(direction)]
+
+
+def _times_100(value: float | None) -> float | None:
+    return None if value is None else 100 * value

@@ -1,0 +1,233 @@
+"""The report's tables: which numbers of a run are shown, and how they are put."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hardmask.pipeline.results import Results, Training
+from hardmask.pipeline.tables import Table
+
+PAPER = "The paper's ratio, with RoBERTa-large: 35.43 / 2.47 = 14.3."
+
+
+def summary_tables(results: Results) -> list[Table]:
+    """The tables a reader wants first; those without data are left out."""
+    makers: Sequence[Callable[[Results], list[Table]]] = (_corpus, _alm, _over_alpha, _continued, _glue, _seconds)
+    return [table for make in makers for table in make(results)]
+
+
+def detail_tables(results: Results) -> list[Table]:
+    """Further ones, for the page: the hardness of the tokens and what each α makes of the masks."""
+    return [*_hardness(results), *_hardest_tokens(results), *_masks(results)]
+
+
+def alpha_name(alpha: float | str) -> str:
+    """0.005 or ∞."""
+    return "∞" if alpha == "inf" else f"{alpha:g}"
+
+
+def hardest_over_uniform(training: Training) -> float | None:
+    """Held-out perplexity at α = 0 over that at α = ∞; None where one is absent."""
+    by_alpha = {row["alpha"]: row["perplexity"] for row in training.done.get("over_alpha", ())}
+    hardest, uniform = by_alpha.get(0.0), by_alpha.get("inf")
+    return hardest / uniform if hardest and uniform else None
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def _corpus(results: Results) -> list[Table]:
+    done, hardness = results.tokens, results.hardness
+    if not done:
+        return []
+    length = results.manifest.get("metadata", {}).get("sequence_length")
+    rows = [
+        ["documents", f"{done['documents']:,}"],
+        ["text", f"{done['text_bytes'] / 1e6:,.2f} MB"],
+        ["tokens", f"{done['tokens']:,}"],
+        ["sequences", f"{done['sequences']:,}" + (f" of {length} tokens" if length else "")],
+    ]
+    if hardness:
+        rows += [
+            ["hardness shards", f"{hardness['bytes'] / max(1, hardness['tokens']):.2f} bytes a token"],
+            ["clamped perplexities", f"{hardness['clamped']:,}"],
+        ]
+    name = results.manifest.get("metadata", {}).get("corpus", "")
+    return [Table(f"Corpus: {name}" if name else "Corpus", ["", ""], rows)]
+
+
+def _alm(results: Results) -> list[Table]:
+    rows, gaps = [], []
+    for direction, training in results.alm.items():
+        done = training.done
+        if done:
+            kind = "held_out" if "held_out_loss" in done else "train"
+            seen = f"{done['train_loss']:.3f}" if "train_loss" in done else "–"
+            rows.append([direction, *_quality(done, kind), seen, _signed(done.get("gap"))])
+            gaps.append(kind == "train")
+    notes = ["Per content token. Exact: share of tokens predicted exactly. Gap: nats more than on training documents."]
+    if any(gaps):
+        notes = ["Nothing was held out: loss, perplexity and share are those of training documents."]
+    heads = ["direction", "nats", "perplexity", "exact", "nats, training documents", "gap"]
+    return [Table("Auto-regressive LMs, on held-out documents", heads, rows, notes)] if rows else []
+
+
+def _quality(done: dict[str, Any], kind: str) -> list[str]:
+    """Loss, perplexity and accuracy of one kind of evaluation; dashes where it was not made."""
+    if f"{kind}_loss" not in done:
+        return ["–", "–", "–"]
+    return [
+        f"{done[f'{kind}_loss']:.3f}",
+        _short(done[f"{kind}_perplexity"]),
+        f"{100 * done[f'{kind}_accuracy']:.1f} %",
+    ]
+
+
+def _over_alpha(results: Results) -> list[Table]:
+    curves = {
+        name: training.done["over_alpha"] for name, training in results.mlm.items() if training.done.get("over_alpha")
+    }
+    if not curves:
+        return []
+    alphas = list(dict.fromkeys(point["alpha"] for curve in curves.values() for point in curve))
+    rows = []
+    for name, curve in curves.items():
+        found = {point["alpha"]: _short(point["perplexity"]) for point in curve}
+        ratio = hardest_over_uniform(results.mlm[name])
+        rows.append([name, *(found.get(a, "–") for a in alphas), "–" if ratio is None else f"{ratio:.2f}"])
+    heads = ["run", *(f"α = {alpha_name(a)}" if a == 0 else alpha_name(a) for a in alphas), "0 / ∞"]
+    notes = ["α = 0: the hardest tokens are masked; ∞: uniform masks.", PAPER]
+    return [Table("Masked LMs: held-out perplexity by α of the masks", heads, rows, notes)]
+
+
+def _continued(results: Results) -> list[Table]:
+    rows = []
+    for name, training in results.mlm.items():
+        if training.done:
+            control = _control(name, results)
+            apart = None
+            if control and "held_out_uniform_loss" in training.done:
+                apart = training.done["held_out_uniform_loss"] - control.done["held_out_uniform_loss"]
+            start = training.settings.get("mlm", {}).get("init", "–")
+            quality = _quality(training.done, "held_out_uniform")
+            rows.append([name, start, masks_name(training), f"{training.done['steps']:,}", *quality, _signed(apart)])
+    if not rows:
+        return []
+    heads = ["run", "started from", "masks", "steps", "nats", "perplexity", "exact", "− random"]
+    notes = [
+        "Exact: share of masked tokens predicted exactly. − random: nats less those of the run with random masks and "
+        "the same start; below 0 is better."
+    ]
+    return [Table("Masked LMs: held-out, uniform 15 % masks", heads, rows, notes, left=3)]
+
+
+def masks_name(training: Training) -> str:
+    """How a run masks: random, or hardness with its α."""
+    masking = training.settings.get("masking", {})
+    preset = str(masking.get("preset", "–"))
+    return f"{preset}, α {alpha_name(masking['alpha'])}" if preset == "hardness" else preset
+
+
+def _control(name: str, results: Results) -> Training | None:
+    """Another finished run with random masks that started where this one did; None for runs from scratch."""
+    start = results.mlm[name].settings.get("mlm", {}).get("init")
+    for other, training in results.mlm.items():
+        random = training.settings.get("masking", {}).get("preset") == "random"
+        same = training.settings.get("mlm", {}).get("init") == start
+        if random and same and other != name and start != "scratch" and "held_out_uniform_loss" in training.done:
+            return training
+    return None
+
+
+def _glue(results: Results) -> list[Table]:
+    """The Markdown tables of the glue stage, taken apart."""
+    tables: list[Table] = []
+    for block in results.glue_table.split("## ")[1:]:
+        title, *lines = block.splitlines()
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+        if len(cells) > 2:
+            tables.append(Table(title, cells[0], cells[2:], notes))
+    return tables
+
+
+def _seconds(results: Results) -> list[Table]:
+    spent = {"tokens": results.tokens.get("seconds")}
+    spent |= {f"alm {direction}": training.done.get("seconds") for direction, training in results.alm.items()}
+    spent["score"] = results.hardness.get("seconds")
+    spent |= {f"mlm {name}": training.done.get("seconds") for name, training in results.mlm.items()}
+    spent["glue"] = sum(job["seconds"] for job in results.glue_jobs) or None
+    known = {stage: seconds for stage, seconds in spent.items() if seconds is not None}
+    if not known:
+        return []
+    rows = [[stage, f"{seconds:,.1f}"] for stage, seconds in known.items()]
+    total = sum(known.values())
+    return [Table("Time", ["stage", "seconds"], [*rows, [f"sum ({total / 60:.1f} minutes)", f"{total:,.1f}"]])]
+
+
+def _hardness(results: Results) -> list[Table]:
+    numbers = results.numbers.get("hardness")
+    if not numbers:
+        return []
+    shown = ("0.05", "0.5", "0.95", "0.99", "1")
+    rows = [
+        [direction, _nats(found["mean"]), *(_nats(found["quantiles"][q]) for q in shown)]
+        for direction, found in numbers["nll"].items()
+    ]
+    shares = ", ".join(
+        f"{100 * share['share_of_positions']:.0f} % hold {100 * share['share_of_p']:.1f} %"
+        for share in numbers["hardest"]
+    )
+    notes = [f"Share of P held by the hardest positions of a sequence: {shares}."]
+    if numbers["spearman_forward_backward"] is not None:
+        notes.append(f"Rank correlation of the two directions: {numbers['spearman_forward_backward']:.3f}.")
+    heads = ["direction", "mean", *(f"{100 * float(q):.0f} %" for q in shown[:-1]), "largest"]
+    return [Table(f"Hardness of {numbers['tokens']:,} tokens, nats (mean and quantiles)", heads, rows, notes)]
+
+
+def _hardest_tokens(results: Results) -> list[Table]:
+    tokens = results.numbers.get("hardness", {}).get("hardest_tokens")
+    if not tokens:
+        return []
+    rows = [[repr(t["text"]), str(t["id"]), f"{t['occurrences']:,}", _nats(t["nll_mean"])] for t in tokens]
+    heads = ["token", "id", "occurrences", "mean of both directions (nats)"]
+    return [Table("Hardest vocabulary entries among the frequent ones", heads, rows)]
+
+
+def _masks(results: Results) -> list[Table]:
+    numbers = results.numbers.get("masks")
+    if not numbers:
+        return []
+    rows = [
+        [alpha_name(row["alpha"]), _percent(row["overlap"]), _percent(row["coverage"]), _nats(row["nll_masked"])]
+        for row in numbers["over_alpha"]
+    ]
+    heads = ["α", "masks two epochs share", f"tokens masked in {numbers['epochs']} epochs", "masked tokens (nats)"]
+    notes = [
+        f"{numbers['rows']} sequences, {_percent(numbers['rate'])} masked; all tokens: {_nats(numbers['nll_all'])} nats"
+    ]
+    return [Table("Masks by α", heads, rows, notes)]
+
+
+# ---------------------------------------------------------------- numbers as text
+
+
+def _short(value: float) -> str:
+    """Four digits or so, and never an exponent below a million."""
+    if value >= 1e6:
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

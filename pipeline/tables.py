@@ -1,0 +1,76 @@
+"""A table as text for the terminal, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEXT_WIDTH = 100  # characters
+FIRST_COLUMN = 44  # at most
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are shown; the first column names the row."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    left: int = 1
+    """Leading columns that are aligned left, as words are; the others are numbers."""
+
+
+def as_text(table: Table) -> str:
+    """Aligned columns of at most 100 characters; a wider table goes on below, with its first column again."""
+    names = [_cut(row[0]) for row in table.rows]
+    first = max(len(name) for name in [table.heads[0], *names])
+    blocks: list[list[int]] = [[]]
+    widths = [max(len(row[i]) for row in [table.heads, *table.rows]) for i in range(len(table.heads))]
+    used = first
+    for column in range(1, len(table.heads)):
+        if blocks[-1] and used + 2 + widths[column] > TEXT_WIDTH:
+            blocks.append([])
+            used = first
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    lines = [table.title, "-" * min(len(table.title), TEXT_WIDTH)]
+    for columns in blocks:
+        for name, row in zip([table.heads[0], *names], [table.heads, *table.rows], strict=True):
+            line = name.ljust(first) + "".join(f"  {_aligned(row[i], i, widths, table.left)}" for i in columns)
+            lines += [line.rstrip()] if line.strip() else []
+    return "\n".join([*lines, *(part for note in table.notes for part in textwrap.wrap(note, TEXT_WIDTH))])
+
+
+def _aligned(cell: str, column: int, widths: Sequence[int], left: int) -> str:
+    return cell.ljust(widths[column]) if column < left else cell.rjust(widths[column])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= FIRST_COLUMN else "…" + text[1 - FIRST_COLUMN :]
+
+
+def as_markdown(table: Table) -> str:
+    """A section with a Markdown table."""
+    rule = ["---" if column < table.left else "---:" for column in range(len(table.heads))]
+    lines = [table.heads, rule, *table.rows]
+    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([f"## {table.title}", "", *body, *(f"\n{note}" for note in table.notes), ""])
+
+
+def as_html(table: Table) -> str:
+    """A section with a table that scrolls by itself on a narrow screen; all text is escaped."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        classes = [" class=left" if column < table.left else "" for column in range(len(cells))]
+        inside = (f"<{tag}{name}>{html.escape(cell)}</{tag}>" for name, cell in zip(classes, cells, strict=True))
+        return f"<tr>{''.join(inside)}</tr>"
+
+    head = f"<thead>{row('th', table.heads)}</thead>" if any(table.heads) else ""
+    body = "\n".join(row("td", cells) for cells in table.rows)
+    notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes)
+    title = html.escape(table.title)
+    content = f"<div class=wide><table>{head}<tbody>\n{body}\n</tbody></table></div>"
+    return f"<section><h2>{title}</h2>{content}{notes}</section>"

@@ -1,0 +1,202 @@
+"""Text to token ids and back: any fast Hugging Face tokenizer, or a byte-level BPE trained on the corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmask.pipeline.errors import UserError
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 … 3 of a trained tokenizer, as in RoBERTa
+MASK_TOKEN = "<mask>"  # the last id
+LONG_RUN = re.compile(r"\S{200}")
+# What a tokenizer.json without a tokenizer_config.json leaves open: which token has which role.
+ROLES = {
+    "bos_token": ("<s>",),
+    "eos_token": ("</s>",),
+    "cls_token": ("<s>", "[CLS]"),
+    "sep_token": ("</s>", "[SEP]"),
+    "pad_token": ("<pad>", "[PAD]"),
+    "mask_token": ("<mask>", "[MASK]"),
+    "unk_token": ("<unk>", "[UNK]"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A fast tokenizer that never makes a special token out of text; make it with a function of this module."""
+
+    hf: Any  # transformers.PreTrainedTokenizerFast, as a checkpoint's folder holds it
+    backend: Any  # tokenizers.Tokenizer: a copy that neither cuts, pads, nor looks for special tokens
+    vocabulary: int
+    """Entries; every id is below."""
+    begin: int
+    """<s>, or the classification token of a tokenizer without one."""
+    end: int
+    """</s>, or the separator."""
+    pad: int
+    mask: int
+    special_ids: tuple[int, ...]
+    """Ascending; with <unk>, where there is one."""
+    fingerprint: str
+    """sha256 (hex) over all that decides which ids a text gets; the same after save and load."""
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32 [tokens], without special tokens; several texts are encoded on several threads.
+
+        A literal <mask> in a text is encoded as any other text. A tokenizer whose model has special tokens as
+        pieces (Unigram) gets <unk> there. Texts must be encodable as UTF-8.
+        """
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        rows = [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+        unknown = self.hf.unk_token_id
+        if unknown is not None:
+            special = np.zeros(self.vocabulary, dtype=bool)
+            special[list(self.special_ids)] = True
+            for row in rows:
+                row[special[row]] = unknown
+        return rows
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of the ids, special tokens by their names; for byte-level BPE `decode(encode(x)) == x`.
+
+        Unless the tokenizer puts a space before the text, or has added entries beyond ASCII, which tokenizers
+        takes for bytes here.
+        """
+        return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=False))
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, as AutoTokenizer reads them."""
+        self.hf.save_pretrained(folder)
+
+
+def open_tokenizer(path: str) -> Tokenizer:
+    """A folder with tokenizer.json, or with vocab.json and merges.txt (RoBERTa's layout), or a hub name.
+
+    Raises UserError where there is none, or it lacks a token that sequences or masks need.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if (folder / "tokenizer.json").is_file():
+            return _wrap(_open_hf(str(folder)), path)
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            return _wrap(_open_bare(folder), path)
+        what = "it has neither tokenizer.json nor vocab.json with merges.txt"
+        raise UserError(what, where=path, mend="Point --tokenizer.path to the folder that has them")
+    if folder.exists():
+        raise UserError("it is a file", where=path, mend="Give its folder as --tokenizer.path")
+    if folder.is_absolute() or path[:1] in (".", "~") or path.count("/") > 1:  # no hub name
+        raise UserError("no such folder", where=path, mend="Check --tokenizer.path")
+    return _wrap(_open_hf(path), path)
+
+
+def train_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE in RoBERTa's layout: <s> 0, <pad> 1, </s> 2, <unk> 3, all 256 bytes, merges, <mask> last.
+
+    The same texts give the same tokenizer. A small corpus gives fewer than `vocabulary` entries.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, trainers
+    from transformers import RobertaTokenizerFast
+
+    least = len(SPECIAL_TOKENS) + 256 + 1
+    if vocabulary < least:
+        what = f"{vocabulary} entries do not hold 256 bytes and the special tokens"
+        raise UserError(what, where="--tokenizer.vocabulary", mend=f"Give at least {least}")
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 1,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # Training takes time quadratic in a word's length: three million letters without a space would take minutes.
+    backend.train_from_iterator((LONG_RUN.sub(r"\g<0>\n", text) for text in texts), trainer)
+    model = json.loads(backend.to_str())["model"]
+    entries = {**model["vocab"], MASK_TOKEN: len(model["vocab"])}
+    merges: Any = [tuple(pair) for pair in model["merges"]]  # transformers' hint knows strings only
+    return _wrap(RobertaTokenizerFast(vocab=entries, merges=merges), "the corpus")
+
+
+def _open_hf(path: str) -> Any:
+    """AutoTokenizer, so that ids are those a user of the saved checkpoints gets."""
+    from transformers import AutoTokenizer
+
+    try:
+        hf = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # tokenizers raises bare Exception for a damaged tokenizer.json
+        mend = "Give a tokenizer folder or, where the hub can be reached, a hub name as --tokenizer.path"
+        raise UserError(f"no tokenizer can be opened: {error}", where=path, mend=mend) from error
+    if not hf.is_fast:
+        raise UserError("a tokenizer without a fast version", where=path, mend="Give one that has a tokenizer.json")
+    present = hf.get_vocab()
+    missing: dict[str, Any] = {
+        role: token
+        for role, tokens in ROLES.items()
+        for token in tokens
+        if getattr(hf, role) is None and token in present
+    }
+    if hf.mask_token is None and missing:
+        hf.add_special_tokens(missing)
+    return hf
+
+
+def _open_bare(folder: Path) -> Any:
+    """vocab.json and merges.txt. A constructor given a wrong argument yields five entries and no error: count."""
+    from transformers import RobertaTokenizerFast
+
+    try:
+        entries = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        hf = RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+    except Exception as error:  # tokenizers raises bare Exception
+        what = f"vocab.json and merges.txt cannot be opened: {error}"
+        raise UserError(what, where=folder, mend="Give the two files of one byte-level BPE") from error
+    if len(hf) != len(entries):
+        what = f"vocab.json has {len(entries)} entries, the tokenizer made of it {len(hf)}"
+        mend = "RoBERTa's special tokens must be in vocab.json; for another layout give a tokenizer.json"
+        raise UserError(what, where=folder, mend=mend)
+    return hf
+
+
+def _wrap(hf: Any, where: str) -> Tokenizer:
+    """Checks the special tokens and copies the backend, whose settings must not reach the saved files."""
+    from tokenizers import Tokenizer as Backend
+
+    def need(name: str, *roles: str) -> int:
+        for role in roles:
+            if (token := getattr(hf, role)) is not None:
+                return int(token)
+        raise UserError(f"the tokenizer has no {name} token", where=where, mend="Give one made for masked LMs")
+
+    marked = {index for index, token in hf.added_tokens_decoder.items() if token.special}  # reserved ones too
+    content = hf.backend_tokenizer.to_str()
+    backend = Backend.from_str(content)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True  # a literal <mask> stays text
+    return Tokenizer(
+        hf=hf,
+        backend=backend,
+        vocabulary=max(hf.get_vocab().values()) + 1,
+        begin=need("begin (<s>)", "bos_token_id", "cls_token_id"),
+        end=need("end (</s>)", "eos_token_id", "sep_token_id"),
+        pad=need("padding", "pad_token_id"),
+        mask=need("mask", "mask_token_id"),
+        special_ids=tuple(sorted(marked | set(hf.all_special_ids))),
+        fingerprint=_fingerprint(json.loads(content)),
+    )
+
+
+def _fingerprint(content: dict[str, Any]) -> str:
+    """Over the parts of tokenizer.json that decide ids; not over cutting, padding and decoding."""
+    parts = {key: content[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import warnings
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from hardmask.pipeline import figures
+from hardmask.pipeline.config import Run
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.report import PICTURES, make_report
+from hardmask.pipeline.runfolder import RunFolder
+from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text
+
+ALPHAS = [0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, "inf"]
+LENGTH = 32
+MARKUP = "<script>alert('x')</script> & $a_b$ | 东京 \u0007"
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_training(folder, *, settings, lines, done):
+    write(folder / "training/config.json", {"settings": settings})
+    (folder / "training/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if done:
+        write(folder / "training/done.json", done)
+
+
+def curve_lines(held_out):
+    lines = [{"step": s, "loss": 8 - s / 50, "accuracy": 0.1, "tokens": s * 2_048} for s in range(1, 201, 20)]
+    lines += [{"step": s, held_out: 8.1 - s / 55} for s in (100, 200)]
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def mlm_done(finished, loss):
+    uniform = {"held_out_uniform_loss": loss, "held_out_uniform_accuracy": 0.21}
+    over_alpha = [
+        {"alpha": a, "loss": loss + 1 - i / 6, "perplexity": math.exp(loss + 1 - i / 6), "accuracy": 0.2}
+        for i, a in enumerate(ALPHAS)
+    ]
+    return {"finished": finished, "seconds": 50.5, "steps": 200, **uniform,
+            "held_out_uniform_perplexity": math.exp(loss), "over_alpha": over_alpha}  # fmt: skip
+
+
+def write_run(folder):
+    """Everything that the stages leave, in small."""
+    metadata = {"corpus": MARKUP, "sequence_length": LENGTH}
+    totals = {"documents": 1_234, "text_bytes": 2_000_000, "tokens": 500_000, "sequences": 3_968, "bytes": 3_000_000}
+    write(folder.tokens / "manifest.json", {"metadata": metadata})
+    write(folder.tokens / "done.json", {"seconds": 4.5, **totals})
+    write(folder.hardness / "done.json", {"seconds": 60.0, "clamped": 7, **totals})
+    for number, direction in enumerate(("forward", "backward")):
+        kinds = {"held_out": 5.0 + number, "train": 4.5}
+        done = {f"{k}_{m}": v for k, nats in kinds.items()
+                for m, v in (("loss", nats), ("perplexity", math.exp(nats)), ("accuracy", 0.25))}  # fmt: skip
+        done |= {"seconds": 100.0, "steps": 200, "gap": 0.5 + number}
+        write_training(folder.alm(direction), settings={}, lines=curve_lines("held_out_loss"), done=done)
+    runs = {
+        "base": ("scratch", {"preset": "random"}, mlm_done("1", 4.0)),
+        "random": ("mlm/base", {"preset": "random"}, mlm_done("2", 3.5)),
+        "hardness-0.005": ("mlm/base", {"preset": "hardness", "alpha": 0.005}, mlm_done("3", 3.625)),
+        "going": ("mlm/base", {"preset": "hardness", "alpha": "inf"}, None),
+    }
+    for name, (init, masking, done) in runs.items():
+        settings = {"mlm": {"init": init}, "masking": masking}
+        lines = curve_lines("held_out_uniform_loss")
+        write_training(folder.mlm / name, settings=settings, lines=lines, done=done)
+    with (folder.mlm / "going/training/metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')  # of a killed process
+    folder.glue.mkdir()
+    heads = ["model", "order (accuracy)", "next (accuracy)"]
+    lines = [heads, ["---", "---:", "---:"], ["constant prediction", "50.0", "50.0"], ["random", "71.5", "66.0"]]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    (folder.glue / "table.md").write_text(f"## Probe tasks (made from the corpus; not GLUE)\n\n{body}\n\n- One seed.\n")
+    (folder.glue / "results.jsonl").write_text('{"seconds": 10.0}\n{"seconds": 15.0}\n')
+    write_numbers(folder)
+
+
+def write_numbers(folder):
+    count = LENGTH - 2
+    nll = {"mean": 3.0, "quantiles": dict.fromkeys(("0.05", "0.5", "0.95", "0.99", "1"), 3.0)}
+    write(
+        folder.analysis / "hardness.json",
+        {
+            "tokens": 1_000,
+            "cumulative_p": np.linspace(0.1, 1, count).tolist(),
+            "hardest": [{"share_of_positions": 0.15, "share_of_p": 0.8}],
+            "p_by_position": [1 / count] * (count - 1) + [None],
+            "nll_by_position": {d: [3.0] * (count - 1) + [None] for d in ("forward", "backward")},
+            "nll": {"forward": nll, "backward": nll},
+            "spearman_forward_backward": None,
+            "hardest_tokens": [{"text": MARKUP, "id": 5, "occurrences": 20, "nll_mean": 9.0}],
+        },
+    )
+    row = {"overlap": 0.2, "coverage": 0.9, "nll_masked": 4.0}
+    masks = {"rows": 8, "epochs": 20, "rate": 0.15, "nll_all": 3.0}
+    write(folder.analysis / "masks.json", {**masks, "over_alpha": [{"alpha": a, **row} for a in ALPHAS]})
+    texts = ["The", " price", ",", " ", MARKUP, "\n\n", " 12", "$", " x" * 300, " end"]
+    words = [
+        {
+            "text": text,
+            "log10_perplexity_forward": float(place),
+            "log10_perplexity_backward": 1.0,
+            "nll_mean": 2.0,
+            "ends_document": place % 4 == 2,
+        }
+        for place, text in enumerate(texts)
+    ]
+    write(folder.analysis / "words.json", {"words": words})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return RunFolder(tmp_path / "runs/demo")
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 2_000
+
+
+def test_a_whole_run(folder, capsys):
+    write_run(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as a glyph that the font lacks
+        make_report(Run(), folder)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    for name in (picture.name for picture in PICTURES):
+        assert is_png(folder.report / f"{name}.png")
+        assert len((folder.report / f"{name}.csv").read_text().splitlines()) > 2
+
+    def row(first):
+        return next(line.split() for line in printed.splitlines() if line.startswith(first + " "))
+
+    assert row("forward") == ["forward", "5.000", "148.4", "25.0", "%", "4.500", "+0.500"]
+    assert row("backward")[-1] == "+1.500"
+    ratio = f"{math.e:.2f}"  # exp(loss + 1) / exp(loss)
+    assert row("random")[-1] == ratio
+    assert re.search(r"hardness-0.005 +mlm/base +hardness, α 0.005 +200 +3.625 .*\+0.125", printed)
+    assert re.search(r"random +mlm/base +random +200 +3.500 .* –", printed)
+    assert "35.43 / 2.47 = 14.3" in printed
+    assert re.search(r"sum \(7\.3 minutes\) +441\.0", printed)  # 4.5 + 2 × 100 + 60 + 3 × 50.5 + 25
+    assert "going" not in printed
+    assert "71.5" in printed
+    assert "runs/demo/report/index.html" in printed
+    assert str(folder.path) not in printed
+    assert "not GLUE" in (folder.report / "summary.md").read_text()
+
+
+def test_the_page_stands_alone_and_escapes_the_corpus(folder):
+    write_run(folder)
+    make_report(Run(), folder)
+    text = (folder.report / "index.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "&lt;script&gt;" in text
+    assert all((folder.report / link).is_file() for link in page.links)
+    assert page.tags.count("img") == len(PICTURES)
+
+
+def test_an_unfinished_run_shows_what_is_there(folder, capsys):
+    write_training(folder.alm("forward"), settings={}, lines=curve_lines("held_out_loss"), done=None)
+    make_report(Run(), folder)
+    assert sorted(p.name for p in folder.report.iterdir()) == [
+        "alm-loss.csv",
+        "alm-loss.png",
+        "index.html",
+        "summary.md",
+    ]
+    assert "alm-loss" not in capsys.readouterr().err
+
+
+def test_nothing_held_out(folder, capsys):
+    done = {"seconds": 1.0, "steps": 5, "train_loss": 2.0, "train_perplexity": math.exp(2), "train_accuracy": 0.5}
+    write_training(folder.alm("forward"), settings={}, lines=[{"step": 1, "loss": 3.0, "tokens": 64}], done=done)
+    settings = {"mlm": {"init": "scratch"}, "masking": {"preset": "random"}}
+    mlm = {"finished": "1", "seconds": 1.0, "steps": 5, "over_alpha": []}
+    write_training(folder.mlm / "base", settings=settings, lines=[], done=mlm)
+    make_report(Run(), folder)
+    printed = capsys.readouterr().out
+    assert "Nothing was held out" in printed
+    assert re.search(r"base +scratch +random +5 +– +– +– +–", printed)
+
+
+def test_a_second_report_drops_pictures_without_data(folder):
+    write_run(folder)
+    make_report(Run(), folder)
+    (folder.analysis / "words.json").unlink()
+    make_report(Run(), folder)
+    assert not (folder.report / "words.png").exists()
+    assert "words.png" not in (folder.report / "index.html").read_text()
+
+
+def test_the_numbers_beside_a_picture_are_those_of_the_run(folder):
+    write_run(folder)
+    make_report(Run(), folder)
+    with (folder.report / "mlm-loss.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["run"] == "random"]
+    assert [int(r["tokens"]) for r in rows] == [int(r["step"]) * 2_048 for r in rows]
+    assert [r["held_out_uniform_loss"] for r in rows if r["step"] == "200"] == [str(8.1 - 200 / 55)]
+    with (folder.report / "words.csv").open(newline="") as file:
+        assert list(csv.DictReader(file))[4]["text"] == MARKUP
+
+
+def test_no_run_and_damaged_files_are_user_errors(folder):
+    with pytest.raises(UserError, match="no run to report on"):
+        make_report(Run(), folder)
+    write_run(folder)
+    (folder.tokens / "done.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokens/done\.json"):
+        make_report(Run(), folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\u202e\u200b", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 👩‍🚀", "日本語", "e\u0301\u0301", "$\\frac{x$", "\x00", "ﷺ"]
+)
+def test_any_text_can_be_drawn(tmp_path, text):
+    numbers = {f"log10_perplexity_{kind}": 1.0 for kind in ("forward", "backward", "mean")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.words([{"text": text, **numbers, "ends_document": False}], tmp_path / "words.png")
+    assert is_png(tmp_path / "words.png")
+
+
+def test_pictures_hold_under_odd_values(tmp_path):
+    flat = [{"run": "r", "alpha": a, "perplexity": 5.0, "hardest_over_uniform": None} for a in ALPHAS[:1]]
+    huge = [
+        {"run": "s", "alpha": a, "perplexity": 10.0 ** (6 - i), "hardest_over_uniform": 1e6}
+        for i, a in enumerate(ALPHAS)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, rows in (("flat", flat), ("huge", huge), ("both", [*huge, *flat])):
+            figures.perplexity_alpha(rows, tmp_path / f"{name}.png")
+            assert is_png(tmp_path / f"{name}.png")
+        many = [{"run": str(n), "tokens": 5, "training_loss": 1.0, "held_out_uniform_loss": 1.0} for n in range(9)]
+        figures.mlm_loss(many, tmp_path / "many.png")
+        undefined = [{"alpha": 0.0, "overlap": None, "coverage": 0.0, "nll_masked": None, "nll_all": None, "epochs": 2}]
+        figures.mask_overlap(undefined, tmp_path / "undefined.png")
+
+
+def test_a_wide_table_goes_on_below():
+    heads = ["model", *(f"task{n} (accuracy)" for n in range(12))]
+    table = Table("T", heads, [["m" * 80, *map(str, range(12))]], ["n " * 90])
+    lines = as_text(table).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("model") for line in lines) > 1
+    for n in range(12):
+        assert any(f"task{n} (accuracy)" in line for line in lines)
+
+
+def test_forms_of_a_table():
+    table = Table("A & B", ["x", "y"], [["<i>", "1|2"]], ["note <b>"])
+    assert "&lt;i&gt;" in as_html(table)
+    assert "<b>" not in as_html(table)
+    assert "1\\|2" in as_markdown(table)
+    assert as_text(table).splitlines()[2:4] == ["x      y", "<i>  1|2"]
