@@ -131,7 +131,7 @@ class _LinearNll(torch.autograd.Function):
     """Forward keeps three numbers a token; backward goes through the same blocks again."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 (apply takes no keywords)
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,

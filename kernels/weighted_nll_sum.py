@@ -69,7 +69,7 @@ class _WeightedNllSum(torch.autograd.Function):
     """Chunks of tokens with all their logits, which become the gradient of the logits in place."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 (apply takes no keywords)
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,

@@ -1,4 +1,4 @@
-"""Training checkpoints: weights and optimizer as safetensors, the step as JSON; a folder appears whole or not at all."""
+"""Training checkpoints: weights and optimizer as safetensors, the step as JSON; whole or not at all."""
 
 from __future__ import annotations
 
@@ -47,4 +47,8 @@ def _saved(folder: Path) -> list[Path]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """INDEX.NAME → tensor, INDEX counting parameters over all groups."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": torch.as_tensor(value).contiguous() for index, values in state.items() for key, value in values.items()}
+    return {
+        f"{index}.{key}": torch.as_tensor(value).contiguous()
+        for index, values in state.items()
+        for key, value in values.items()
+    }

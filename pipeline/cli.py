@@ -46,9 +46,7 @@ VERBS = {
         parallel=True,
         groups=("alm",),
     ),
-    "score": Verb(
-        "hardmask.stage1_score.score:score", "every token's perplexities into hardness/", groups=("score",)
-    ),
+    "score": Verb("hardmask.stage1_score.score:score", "every token's perplexities into hardness/", groups=("score",)),
     "pretrain": Verb(
         "hardmask.stage2_pretrain.pretrain:pretrain",
         "masked-LM pre-training in mlm/NAME/",
@@ -97,7 +95,9 @@ def _run(words: list[str]) -> None:
         return
     verb = words[0]
     if verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}")
+        raise UserError(
+            f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}"
+        )
     recipe, flags = (words[1], words[2:]) if len(words) > 1 and not words[1].startswith("-") else ("demo", words[1:])
     run, folder = parse(verb, recipe, flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

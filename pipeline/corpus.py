@@ -1,60 +1,19 @@
-"""A user's corpus as documents: files, folders, globs, URLs and Hugging Face data sets, read as a stream.
-
-Every place is read by one function of `READERS`. Text and JSON lines are opened here rather than by the text
-reader of `datasets`, which loses `encoding_errors` for compressed and remote files (in 5.2 one invalid byte in a
-.gz ends the run) and takes a .zst that was cut short for a shorter file. Parquet and Arrow go through pyarrow,
-which reads the text column alone; `datasets` reads what comes from the hub.
-"""
+"""A user's corpus as documents: files, folders, globs, URLs and Hugging Face data sets, read as a stream."""
 
 from __future__ import annotations
 
-import bz2
-import contextlib
 import glob
-import gzip
-import io
-import json
-import lzma
 import re
-import shutil
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TextIO
-from urllib.parse import parse_qs, urlsplit
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hardmask.pipeline.config import CorpusConfig
+from hardmask.pipeline.corpus_formats import CODECS, FORMATS, READERS, format_of, is_url
 from hardmask.pipeline.embedded import write_embedded_corpus
 from hardmask.pipeline.errors import UserError
 
 EMBEDDED_NAME = "python-documentation"
-FORMATS = {
-    ".txt": "text",
-    ".text": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".ipc": "arrow",
-    ".feather": "arrow",
-}
-CODECS: dict[str, Callable[[Any], Any]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
-    # Unlike zstandard's reader, pyarrow's says when the file ends inside a frame.
-    ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
-}
-DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
-ROWS = 64  # documents taken out of a column at a time: long ones must not pile up as Python strings
-STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # closes an Arrow stream
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -137,7 +96,7 @@ def _source_names(entries: Sequence[str]) -> list[str]:
 
 def _short_name(entry: str) -> str:
     """The last part of the path that says something, without extensions: data/wiki/*.txt.gz -> wiki."""
-    if entry.startswith("hub:") or _is_url(entry):
+    if entry.startswith("hub:") or is_url(entry):
         parts = PurePosixPath(entry.removeprefix("hub:").split("?")[0].split("::")[0]).parts
     else:
         parts = Path(entry).expanduser().absolute().parts
@@ -150,16 +109,12 @@ def _short_name(entry: str) -> str:
     return "corpus"
 
 
-def _is_url(entry: str) -> bool:
-    return "://" in entry
-
-
 def _parts(entry: str, config: CorpusConfig) -> tuple[Part, ...]:
     """What one entry of --corpus.path stands for."""
     if entry.startswith("hub:"):
         return (Part("hub", entry.removeprefix("hub:")),)
-    files, listed = _url_files(entry) if _is_url(entry) else _local_files(entry)
-    kinds = [(_format(file), file) for file in files]
+    files, listed = _url_files(entry) if is_url(entry) else _local_files(entry)
+    kinds = [(format_of(file), file) for file in files]
     if listed:  # a folder or glob: whatever else lies there is left out
         wanted = [(kind, file) for kind, file in kinds if kind and config.format in ("auto", kind)]
         kinds = wanted if wanted or config.format == "auto" else kinds
@@ -217,195 +172,3 @@ def _url_files(entry: str) -> tuple[list[str], bool]:
     if not exists:
         raise UserError("no such file or folder", where=entry, mend="Check --corpus.path")
     return [entry], False
-
-
-def _format(location: str) -> str:
-    """Format by extension, below that of a codec; "" if unknown."""
-    suffixes = _suffixes(location)
-    while suffixes and suffixes[-1] in CODECS:
-        suffixes.pop()
-    return FORMATS.get(suffixes[-1], "") if suffixes else ""
-
-
-def _suffixes(location: str) -> list[str]:
-    """Extensions in lower case: web.TXT.xz -> .txt .xz."""
-    path = (
-        urlsplit(location).path if location.startswith(("http://", "https://")) else location.split("::", maxsplit=1)[0]
-    )
-    return [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-
-
-# Readers: (location, name of the text field) -> documents ------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _open_bytes(location: str) -> Iterator[BinaryIO]:
-    """A file or URL, decompressed by its extension; damage found while it is read is a UserError."""
-    codec = CODECS.get("".join(_suffixes(location)[-1:]), contextlib.nullcontext)
-    try:
-        if _is_url(location):
-            import fsspec
-
-            opened = fsspec.open(location, "rb")
-        else:
-            opened = open(location, "rb")  # noqa: SIM115 (closed below)
-        with opened as raw, codec(raw) as stream:
-            yield stream
-    except DAMAGED as error:
-        what = f"cannot be read ({error or type(error).__name__})"
-        raise UserError(what, where=location, mend="The file is damaged or cut short; make it again") from error
-
-
-@contextlib.contextmanager
-def _open_text(location: str) -> Iterator[TextIO]:
-    # utf-8-sig: a byte order mark at the beginning is no text
-    with _open_bytes(location) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as text:
-        yield text
-
-
-@contextlib.contextmanager
-def _open_seekable(location: str) -> Iterator[BinaryIO]:
-    """Parquet and Arrow are read from the end: what is compressed as a whole is unpacked to a temporary file."""
-    with _open_bytes(location) as stream:
-        if not CODECS.keys() & set(_suffixes(location)[-1:]):
-            yield stream
-            return
-        with tempfile.TemporaryFile() as unpacked:
-            shutil.copyfileobj(stream, unpacked, 1 << 20)
-            unpacked.seek(0)
-            yield unpacked
-
-
-def _read_blank_line(location: str, field: str) -> Iterator[str]:
-    """Lines up to the next blank one, joined by their line ends; a line of white space alone is blank."""
-    with _open_text(location) as lines:
-        document: list[str] = []
-        for line in lines:
-            if not line.isspace():
-                document.append(line)
-            elif document:
-                yield "".join(document).removesuffix("\n")
-                document = []
-        if document:
-            yield "".join(document).removesuffix("\n")
-
-
-def _read_line(location: str, field: str) -> Iterator[str]:
-    with _open_text(location) as lines:
-        for line in lines:
-            yield line.removesuffix("\n")
-
-
-def _read_file(location: str, field: str) -> Iterator[str]:
-    with _open_text(location) as text:
-        yield text.read()
-
-
-def _read_jsonl(location: str, field: str) -> Iterator[str]:
-    """One object a line. The first must have the field; where a later one lacks it, the document is empty."""
-    checked = False
-    with _open_text(location) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.isspace():
-                continue
-            where = f"{location}:{number}"
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"not JSON: {error}", where=where, mend="Give one JSON object a line") from error
-            if not isinstance(value, dict):
-                raise UserError(f"a {type(value).__name__}", where=where, mend="Give one JSON object a line")
-            if not checked:
-                _check_field(field, list(value), where)
-                checked = True
-            text = value.get(field)
-            if text is not None and not isinstance(text, str):
-                raise _not_text(field, type(text).__name__, where)
-            yield text or ""
-
-
-def _read_parquet(location: str, field: str) -> Iterator[str]:
-    with _open_seekable(location) as file:
-        table = pq.ParquetFile(file, buffer_size=1 << 20)
-        _check_field(field, table.schema_arrow.names, location)
-        for group in range(table.num_row_groups):  # one by one: else several are held at a time
-            for batch in table.iter_batches(batch_size=ROWS, row_groups=[group], columns=[field]):
-                yield from _column_texts(batch.column(field), field, location)
-
-
-def _read_arrow(location: str, field: str) -> Iterator[str]:
-    """IPC files and streams. A stream without its end mark was cut, which Arrow itself does not notice."""
-    with _open_seekable(location) as file:
-        if file.read(6) == b"ARROW1":
-            names = pa.ipc.open_file(file).schema.names
-            _check_field(field, names, location)
-            only = pa.ipc.IpcReadOptions(included_fields=[names.index(field)])
-            reader = pa.ipc.open_file(file, options=only)
-            batches: Iterator[pa.RecordBatch] = map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            file.seek(-min(len(STREAM_END), file.seek(0, io.SEEK_END)), io.SEEK_END)
-            if file.read() != STREAM_END:
-                raise EOFError("neither an Arrow file nor a whole Arrow stream")
-            file.seek(0)
-            stream = pa.ipc.open_stream(file)
-            _check_field(field, stream.schema.names, location)
-            batches = iter(stream)
-        for batch in batches:
-            yield from _column_texts(batch.column(field), field, location)
-
-
-def _read_hub(location: str, field: str) -> Iterator[str]:
-    """NAME?config=C&split=S&field=F&revision=R, all but the name optional; NAME may be a local folder."""
-    import datasets
-
-    where = f"hub:{location}"
-    name, _, query = location.partition("?")
-    options = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
-    if unknown := sorted(set(options) - {"config", "split", "field", "revision"}):
-        raise UserError(f"unknown option {unknown[0]}", where=where, mend="Use config, split, field or revision")
-    split, field = options.get("split", "train"), options.get("field", field)
-    try:
-        data = datasets.load_dataset(
-            name, options.get("config"), split=split, revision=options.get("revision"), streaming=True
-        )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        mend = "Check the name and ?config=…&split=…, and that the hub can be reached"
-        raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
-    for batch in data.with_format("arrow").iter(batch_size=ROWS):
-        _check_field(field, batch.column_names, where)
-        yield from _column_texts(batch.column(field), field, where)
-
-
-def _column_texts(column: pa.Array | pa.ChunkedArray, field: str, where: str) -> Iterator[str]:
-    """Values as text, ROWS at a time; bytes are taken for UTF-8."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    texts = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.null())
-    if kind not in texts:
-        raise _not_text(field, str(kind), where)
-    for start in range(0, len(column), ROWS):
-        # As bytes: Arrow does not check that a string column holds UTF-8.
-        for value in column.slice(start, ROWS).cast(pa.large_binary()).to_pylist():
-            yield "" if value is None else value.decode(errors="replace")
-
-
-def _check_field(field: str, names: Sequence[str], where: str) -> None:
-    if field not in names:
-        what = f"no field {field!r}, only {', '.join(names) or 'none at all'}"
-        raise UserError(what, where=where, mend="Name the one with the text: --corpus.text-field, for the hub ?field=")
-
-
-def _not_text(field: str, kind: str, where: str) -> UserError:
-    return UserError(
-        f"field {field!r} holds {kind}, not text", where=where, mend="Name another one with --corpus.text-field"
-    )
-
-
-READERS: dict[str, Callable[[str, str], Iterator[str]]] = {
-    "blank-line": _read_blank_line,
-    "line": _read_line,
-    "file": _read_file,
-    "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
-    "arrow": _read_arrow,
-    "hub": _read_hub,
-}

@@ -55,7 +55,9 @@ def choose_device(wanted: str, ranks: Ranks | None = None) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "torch sees no CUDA device", where="--device cuda", mend="Install a CUDA build of torch, or leave --device away"
+            "torch sees no CUDA device",
+            where="--device cuda",
+            mend="Install a CUDA build of torch, or leave --device away",
         )
     device = torch.device("cuda", ranks.local_rank if ranks else 0)
     torch.cuda.set_device(device)

@@ -61,7 +61,8 @@ def p_distribution(rows: Sequence[Row], path: Path) -> None:
     _dress(left, "Held by the hardest positions", "share of positions, hardest first (%)", "share of P (%)")
     for colour, dash, direction in zip(COLOURS, ("-", "--"), DIRECTIONS, strict=False):
         _line(above, rows, "index", f"nll_{direction}", color=colour, ls=dash, lw=1.2, label=direction)
-    _dress(above, "Mean at each position of a sequence", "", "nats per token")
+    # The edges are what is to be seen.
+    _dress(above, "Mean at each position of a sequence", "", "nats per token", legend="upper center")
     _line(below, [{**row, "p": None if row["p"] is None else len(rows) * row["p"]} for row in rows], "index", "p",
           color=COLOURS[2], lw=1.2)  # fmt: skip
     below.axhline(1, color="0.5", lw=1.0, ls=":")
@@ -113,7 +114,7 @@ def words(rows: Sequence[Row], path: Path) -> None:
     names = [f"log10_perplexity_{kind}" for kind in (*DIRECTIONS, "mean")]
     titles = (" given the text before it", " given the text after it", ", mean of both (of the logarithms)")
     shades = colormaps["YlOrBr"]
-    scale = Normalize(0, max(1.0, float(np.quantile([row[name] for row in rows for name in names], 0.97))), clip=True)
+    scale = Normalize(0, max(1.0, float(np.quantile([row[name] for row in rows for name in names], 0.95))), clip=True)
     font = _font()
     known = font.get_charmap()
     texts = [_drawable(row["text"], known) for row in rows]
@@ -248,7 +249,7 @@ def _log_axis(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False) if high < 100 * low else NullFormatter())
 
 
-def _dress(axes: Any, title: str, x: str, y: str) -> None:
+def _dress(axes: Any, title: str, x: str, y: str, *, legend: str = "best") -> None:
     from matplotlib.ticker import EngFormatter
 
     axes.set_title(title, fontsize=9, loc="left", fontweight="bold")
@@ -260,7 +261,7 @@ def _dress(axes: Any, title: str, x: str, y: str) -> None:
     axes.grid(alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7.5, frameon=False)
+        axes.legend(fontsize=7.5, frameon=False, loc=legend)
 
 
 def _save(figure: Any, path: Path) -> None:

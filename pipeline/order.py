@@ -26,16 +26,12 @@ class Order:
     ) -> None:
         """`units`: (unit, rows), in any fixed order; `fingerprint`: of the folder, hex."""
         self.fingerprint, self.seed, self.window_blocks = int(fingerprint[:8], 16), seed, window_blocks
-        self.block_unit = np.concatenate([np.full(-(-rows // ROWS_PER_BATCH), unit) for unit, rows in units] or [[]])
-        self.block_index = np.concatenate([np.arange(-(-rows // ROWS_PER_BATCH)) for _, rows in units] or [[]])
-        per_unit = dict(units)
-        self.block_rows = np.array(
-            [
-                min(ROWS_PER_BATCH, per_unit[u] - i * ROWS_PER_BATCH)
-                for u, i in zip(self.block_unit, self.block_index, strict=True)
-            ],
-            dtype=np.int64,
-        )
+        blocks = [
+            (unit, index, min(ROWS_PER_BATCH, rows - index * ROWS_PER_BATCH))
+            for unit, rows in units
+            for index in range(-(-rows // ROWS_PER_BATCH))
+        ]
+        self.block_unit, self.block_index, self.block_rows = np.array(blocks, dtype=np.int64).reshape(-1, 3).T
         self.rows = int(self.block_rows.sum())
         """N: rows of an epoch."""
 

@@ -50,7 +50,7 @@ def pack(
 
 
 def _join(pieces: Sequence[tuple[np.ndarray, bool]], end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The stream of ids with separators, where the separators are, and how many elements precede each document's end."""
+    """The stream of ids with separators, where the separators are, and how many elements precede each end."""
     parts: list[np.ndarray] = []
     separators: list[int] = []
     ends: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.shard_folder import ShardFolder
-from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.shards import ROWS_PER_BATCH, Rows
 
 T = TypeVar("T")
 
@@ -126,16 +126,16 @@ def first_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
         return None
     wanted = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
     parts, offset = [], 0
-    for unit, _ in units:
-        for rows in folder.read_unit(unit):
-            inside = wanted[(wanted >= offset) & (wanted < offset + len(rows))] - offset
-            if len(inside):
-                parts.append(_take(rows, inside))
-            offset += len(rows)
+    for unit, count in units:
+        inside = wanted[(wanted >= offset) & (wanted < offset + count)] - offset
+        for index in np.unique(inside // ROWS_PER_BATCH):
+            of_batch = inside[inside // ROWS_PER_BATCH == index] % ROWS_PER_BATCH
+            parts.append(_take(folder.read_batch(unit, int(index)), of_batch))
+        offset += count
     return concatenate(parts)
 
 
-def prefetched(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
+def prefetched(make: Callable[[], Iterator[T]], depth: int = 2) -> Generator[T, None, None]:
     """The items of an iterator, made in a thread `depth` ahead; its exceptions are raised here."""
     items: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()

@@ -32,7 +32,10 @@ class Recipe:
 
 def _random_mask_runs(alphas: tuple[float, ...], init: str = "mlm/base") -> tuple[MlmRun, ...]:
     """Continued pre-training: the random control and one run an α, all else equal."""
-    hard = (MlmRun(name=f"hardness-{alpha:g}", init=init, masking={"preset": "hardness", "alpha": alpha}) for alpha in alphas)
+    hard = (
+        MlmRun(name=f"hardness-{alpha:g}", init=init, masking={"preset": "hardness", "alpha": alpha})
+        for alpha in alphas
+    )
     return (MlmRun(name="random", init=init, masking={"preset": "random"}), *hard)
 
 
@@ -52,6 +55,7 @@ def demo() -> Recipe:
             lr=2e-3,
             dropout=0.0,
             eval_sequences=128,
+            eval_steps=50,
         ),
         mlm=MlmConfig(
             layers=4,
@@ -63,6 +67,7 @@ def demo() -> Recipe:
             lr=5e-4,
             dropout=0.0,
             eval_sequences=256,
+            eval_steps=50,
             seed=1,
             order_seed=1,
         ),

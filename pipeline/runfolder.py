@@ -82,9 +82,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"this is not JSON ({error})", where=path, mend="Remove it and run the same command again") from (
-            error
-        )
+        raise UserError(
+            f"this is not JSON ({error})", where=path, mend="Remove it and run the same command again"
+        ) from (error)
 
 
 def differences(there: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

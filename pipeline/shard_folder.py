@@ -29,7 +29,17 @@ from hardmask.pipeline.runfolder import differences, read_json
 from hardmask.pipeline.shards import HashingSink, Rows
 
 TRAIN, HELD_OUT = "train", "held-out"
-SUMS = ("documents", "text_bytes", "replaced_characters", "sequences", "tokens", "special", "padding", "clamped", "bytes")
+SUMS = (
+    "documents",
+    "text_bytes",
+    "replaced_characters",
+    "sequences",
+    "tokens",
+    "special",
+    "padding",
+    "clamped",
+    "bytes",
+)
 
 
 class ShardFolder:
@@ -193,7 +203,7 @@ class _Tally:
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self.special = np.zeros(metadata["vocabulary"], dtype=bool)
         self.special[metadata["special_ids"]] = True
-        self.limit = shards.round_to_8_bits(np.exp(np.float32([shards.NLL_LIMIT])))[0]
+        self.limit = shards.round_to_8_bits(np.exp(np.array([shards.NLL_LIMIT], dtype=np.float32)))[0]
         self.has_hardness = metadata["kind"] == "hardness"
         self.sequences = self.tokens = self.used = self.positions = self.clamped = 0
         self.crc32: list[int] = []

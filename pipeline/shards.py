@@ -20,7 +20,9 @@ from hardmask.pipeline.errors import UserError
 
 FORMAT_VERSION = 1
 ROWS_PER_BATCH = 256  # 131,072 tokens at 512: file size is flat from 64 to 1,024 rows, random access is not
-PACKING = "documents joined by </s>, cut into rows of <s> … </s>; a separator never begins a row; a unit is packed alone"
+PACKING = (
+    "documents joined by </s>, cut into rows of <s> … </s>; a separator never begins a row; a unit is packed alone"
+)
 NLL_LIMIT = 88.0  # nats; exp(88) is the last whole number of nats that float32 holds
 METADATA_KEY = b"hardmask"
 
@@ -49,7 +51,7 @@ class Rows:
         return Rows(ends=self.ends[first:last], **cut)  # type: ignore[arg-type]
 
     def crc32(self) -> int:
-        """CRC-32 over the values of all columns in the order of the schema, little-endian, lists preceded by lengths."""
+        """CRC-32 over the values of all columns in the schema's order, little-endian, lists preceded by lengths."""
         crc = 0
         columns = (self.sequence_id, self.document_id, self.ends_per_row, self.ends, self.length, self.input_ids)
         for column in (*columns, self.perplexity_forward, self.perplexity_backward):
@@ -78,7 +80,11 @@ def schema(metadata: Mapping[str, Any]) -> pa.Schema:
     if metadata["kind"] == "hardness":
         floats = pa.list_(pa.float32(), length)
         columns += [
-            ("perplexity_forward", floats, "1/p of the token given those left of it; 0 at special and padding positions"),
+            (
+                "perplexity_forward",
+                floats,
+                "1/p of the token given those left of it; 0 at special and padding positions",
+            ),
             ("perplexity_backward", floats, "1/p of the token given those right of it; 0 likewise"),
         ]
     return pa.schema(

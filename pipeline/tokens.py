@@ -101,7 +101,9 @@ def _plan(run: Run, path: Path, documents: Any, names: list[str]) -> Plan:
                 counted, names, unit_bytes=settings.unit_bytes, held_out=settings.held_out, seed=settings.split_seed
             )
         if not sum(unit.text_bytes for unit in plan.units):
-            raise UserError("the corpus holds no text", where=", ".join(names), mend="Give --corpus.path files with text")
+            raise UserError(
+                "the corpus holds no text", where=", ".join(names), mend="Give --corpus.path files with text"
+            )
         write_json(path, plan.as_json())
     return Plan.from_json(read_json(path))
 
@@ -145,9 +147,7 @@ def _write_units(
                 pad=tokenizer.pad,
                 dtype=np.uint16 if tokenizer.vocabulary <= 65_536 else np.int32,
             )
-            batches = (
-                rows.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(rows), shards.ROWS_PER_BATCH)
-            )
+            batches = (rows.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(rows), shards.ROWS_PER_BATCH))
             target.write_unit(number, batches, metadata, _counts(unit))
 
 

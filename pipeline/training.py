@@ -142,7 +142,7 @@ def train(
     progress = bar(what, steps * config.batch_sequences * sequence_length, quiet=quiet or not ranks.first,
                    done=first * config.batch_sequences * sequence_length)  # fmt: skip
     log = _Log(stage, config.batch_sequences * sequence_length, steps)
-    batches = prefetched(lambda: _batches(rows, config, ranks, device, first, steps))
+    batches = prefetched(lambda: _batches(rows, config, ranks, device, range(first, steps)))
     with progress, contextlib.closing(batches):
         for step, batch in zip(range(first, steps), batches, strict=False):
             objective.train()
@@ -181,11 +181,11 @@ def _wrap(objective: Objective, config: TrainConfig, ranks: Ranks, device: torch
 
 
 def _batches(
-    rows: OrderedRows, config: TrainConfig, ranks: Ranks, device: torch.device, first: int, steps: int
+    rows: OrderedRows, config: TrainConfig, ranks: Ranks, device: torch.device, steps: range
 ) -> Iterator[Batch]:
     """This process's share of every global batch; the batches themselves know nothing of processes."""
     share = config.batch_sequences // ranks.world
-    for step in range(first, steps):
+    for step in steps:
         start = step * config.batch_sequences + ranks.rank * share
         yield to_batch(*rows.read(start, start + share), device)
 
@@ -205,7 +205,9 @@ class _Log:
         loss, correct, targets = ranks.sum(self.sums.clone()).tolist()
         if not math.isfinite(loss):
             raise UserError(
-                f"the loss of step {step} is {loss}", where=self.stage.folder, mend="Lower the learning rate and run again"
+                f"the loss of step {step} is {loss}",
+                where=self.stage.folder,
+                mend="Lower the learning rate and run again",
             )
         seconds = time.monotonic() - self.since
         self.stage.log(
@@ -220,7 +222,9 @@ class _Log:
         self.since, self.count, self.sums = time.monotonic(), 0, torch.zeros(3)
 
 
-def evaluate_sums(objective: Objective, tensors: dict[str, Tensor], micro: int, device: torch.device) -> tuple[float, float, float]:
+def evaluate_sums(
+    objective: Objective, tensors: dict[str, Tensor], micro: int, device: torch.device
+) -> tuple[float, float, float]:
     """(loss sum in nats, exactly predicted, targets) without gradients or dropout."""
     objective.eval()
     sums = torch.zeros(2, device=device)

@@ -137,12 +137,18 @@ def make_plan(
 
 
 def _plan(
-    documents: Iterable[tuple[int, str]], names: Sequence[str], *, unit_bytes: int, held_out: float, seed: int, forced: int
+    documents: Iterable[tuple[int, str]],
+    names: Sequence[str],
+    *,
+    unit_bytes: int,
+    held_out: float,
+    seed: int,
+    forced: int,
 ) -> tuple[Plan, int]:
     """The plan with `forced` held out besides, and the index of the document with the smallest keyed number."""
     units: dict[int, Unit] = {}
     digests: dict[int, UnitDigest] = {}
-    sources = [{"name": name, "documents": 0, "text_bytes": 0} for name in names]
+    sources: list[dict[str, Any]] = [{"name": name, "documents": 0, "text_bytes": 0} for name in names]
     whole = UnitDigest()
     count = empty = cut_documents = 0
     smallest = (2**32, -1)

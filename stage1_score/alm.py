@@ -24,6 +24,7 @@ def new_alm(config: AlmConfig, metadata: dict[str, Any], direction: str) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(config.seed)
+    settings: dict[str, Any] = {DIRECTION_KEY: direction}
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=metadata["vocabulary"],
@@ -38,7 +39,7 @@ def new_alm(config: AlmConfig, metadata: dict[str, Any], direction: str) -> Any:
             bos_token_id=metadata["begin"],
             eos_token_id=metadata["end"],
             pad_token_id=metadata["pad"],
-            **{DIRECTION_KEY: direction},
+            **settings,
         )
     )
 
@@ -52,7 +53,7 @@ def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(
             f"no causal LM opens here ({error})", where=path, mend="Give a Hugging Face causal LM folder or hub name"
@@ -99,7 +100,7 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
 
 
 def reversed_inside(values: Tensor, length: Tensor) -> Tensor:
-    """[B, L] with the first `length` [B] positions of every row in reverse; padding stays at the end. Its own inverse."""
+    """[B, L] with the first `length` [B] positions reversed; padding stays at the end. Its own inverse."""
     place = torch.arange(values.shape[1], device=values.device).expand(values.shape)
     mirrored = torch.where(place < length[:, None], length[:, None] - 1 - place, place)
     return values.gather(1, mirrored)

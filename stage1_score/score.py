@@ -60,7 +60,13 @@ def score(run: Run, folder: RunFolder) -> None:
 
 
 def _scored_batches(
-    run: Run, tokens: ShardFolder, unit: int, models: dict[str, Any], metadata: dict[str, Any], device: Any, progress: Any
+    run: Run,
+    tokens: ShardFolder,
+    unit: int,
+    models: dict[str, Any],
+    metadata: dict[str, Any],
+    device: Any,
+    progress: Any,
 ) -> Iterator[Rows]:
     """The record batches of a unit with both perplexities filled in."""
     special = torch.zeros(metadata["vocabulary"], dtype=torch.bool)

@@ -23,6 +23,7 @@ from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.shards import Rows
 from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer
 from hardmask.pipeline.words import word_ids, word_starts
+from hardmask.stage2_pretrain.masking import ALPHAS
 
 HARDNESS_ROWS = 2_000
 MASK_ROWS = 256
@@ -197,8 +198,6 @@ def _hardest_tokens(ids: np.ndarray, nll: Numbers, content: np.ndarray, tokenize
 
 def _masks(run: Run, _folder: RunFolder, hardness: ShardFolder) -> Numbers:
     # The stage that calls this analysis owns the list; imported at the top, the two modules would need each other.
-    from hardmask.stage2_pretrain.pretrain import ALPHAS
-
     split, rows = _some_rows(hardness, (TRAIN, HELD_OUT), MASK_ROWS)
     content = _content(rows, hardness.manifest["metadata"])
     forward, backward = _perplexities(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from hardmask.kernels.race import mask_slots, race
 from hardmask.kernels.sample_positions import hardness_weights
 from hardmask.pipeline.config import MaskingConfig
 from hardmask.pipeline.errors import UserError
+
+ALPHAS = (0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, math.inf)
+"""At which strategies are compared: from the hardest masks to uniform ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

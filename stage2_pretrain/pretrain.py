@@ -12,7 +12,6 @@ import torch
 
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import MaskingConfig, MlmConfig, MlmRun, Run, as_json
-from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import Batch, OrderedRows, first_rows, to_batch
@@ -20,16 +19,15 @@ from hardmask.pipeline.recipes import recipe_named
 from hardmask.pipeline.runfolder import RunFolder, Stage
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
+from hardmask.stage2_pretrain.analysis import analyse
+from hardmask.stage2_pretrain.masking import ALPHAS
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
 
 EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every run and step, and no training's
-ALPHAS = (0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, math.inf)  # of the perplexity-against-α curve
 
 
 def pretrain(run: Run, folder: RunFolder) -> None:
     """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept. Then the numbers behind the figures."""
-    from hardmask.stage2_pretrain.analysis import analyse
-
     for mlm, masking in selected_runs(run, folder.recipe):
         _pretrain_one(run, folder, mlm, masking)
     if distributed.start(run.device).first:
@@ -51,7 +49,9 @@ def selected_runs(run: Run, recipe: str) -> list[tuple[MlmConfig, MaskingConfig]
             ("--mlm.init", run.mlm.init, base.run.mlm.init),
         ):
             if ours != theirs:
-                raise UserError(f"{flag} says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/")
+                raise UserError(
+                    f"{flag} says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/"
+                )
         entries = list(base.mlm_runs)
 
     def merged(ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
@@ -108,7 +108,9 @@ def _initial_model(folder: RunFolder, mlm: MlmConfig, metadata: dict[str, Any]) 
     inside = folder.path / mlm.init
     if mlm.init.startswith("mlm/") and not (inside / "training" / "done.json").exists():
         raise UserError(
-            "no finished run lies there", where=f"--mlm.init {mlm.init}", mend="Pre-train it first, or name another start"
+            "no finished run lies there",
+            where=f"--mlm.init {mlm.init}",
+            mend="Pre-train it first, or name another start",
         )
     return load_mlm(inside if inside.exists() else mlm.init, metadata, mlm.dropout)
 

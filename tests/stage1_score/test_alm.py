@@ -133,8 +133,16 @@ def test_checkpoints_open_anywhere_and_know_their_direction(tmp_path):
 def test_an_lm_whose_head_is_more_than_a_product_is_refused(tmp_path):
     import transformers
 
-    config = transformers.PhiConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                    intermediate_size=16, max_position_embeddings=16, bos_token_id=0, eos_token_id=2)  # fmt: skip
+    config = transformers.PhiConfig(
+        vocab_size=60,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
     model = transformers.PhiForCausalLM(config)
     torch.nn.init.ones_(model.lm_head.bias)
     model.save_pretrained(tmp_path)
@@ -145,8 +153,16 @@ def test_an_lm_whose_head_is_more_than_a_product_is_refused(tmp_path):
 def test_an_lm_of_another_architecture_serves(tmp_path):
     import transformers
 
-    config = transformers.LlamaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                      intermediate_size=16, max_position_embeddings=16, bos_token_id=0, eos_token_id=2)  # fmt: skip
+    config = transformers.LlamaConfig(
+        vocab_size=60,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     assert load_alm(tmp_path, ABOUT, "forward", CPU).config.model_type == "llama"
 
@@ -188,9 +204,9 @@ def test_training_both_directions_and_scoring(tmp_path):
         for scored, plain in zip(hardness.read_unit(unit), tokens.read_unit(unit), strict=True):
             assert (scored.input_ids == plain.input_ids).all()
             assert (scored.sequence_id == plain.sequence_id).all()
-            for name in means:
+            for name, collected in means.items():
                 column = getattr(scored, f"perplexity_{name}")
-                means[name].append(np.log(column[column > 0]))
+                collected.append(np.log(column[column > 0]))
     for name, result in results.items():
         assert np.concatenate(means[name]).mean() == pytest.approx(result["train_loss"], abs=0.3)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}

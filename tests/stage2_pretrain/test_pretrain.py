@@ -194,13 +194,16 @@ def test_another_vocabulary_is_refused(folder, tmp_path):
 
 def test_listed_runs_and_flags():
     runs = selected_runs(recipe_run(), "demo")
-    assert [(m.name, m.init, k.preset) for m, k in runs][:2] == [("base", "scratch", "random"), ("random", "mlm/base", "random")]
+    assert [(m.name, m.init, k.preset) for m, k in runs][:2] == [
+        ("base", "scratch", "random"),
+        ("random", "mlm/base", "random"),
+    ]
     changed = recipe_run(mlm={"steps": 5})
     assert {m.steps for m, _ in selected_runs(changed, "demo")} == {5}
     one = recipe_run(mlm={"name": "mine"}, masking={"alpha": 0.1})
     [(mlm, masking)] = selected_runs(one, "demo")
     assert (mlm.name, mlm.init, masking.preset, masking.alpha) == ("mine", "mlm/base", "hardness", 0.1)
-    with pytest.raises(UserError, match="--mlm.name"):
+    with pytest.raises(UserError, match=r"--mlm\.name"):
         selected_runs(recipe_run(masking={"alpha": 0.1}), "demo")
 
 
@@ -209,7 +212,9 @@ def recipe_run(mlm=None, masking=None):
 
     run: Run = recipe_named("demo").run
     return dataclasses.replace(
-        run, mlm=dataclasses.replace(run.mlm, **(mlm or {})), masking=dataclasses.replace(run.masking, **(masking or {}))
+        run,
+        mlm=dataclasses.replace(run.mlm, **(mlm or {})),
+        masking=dataclasses.replace(run.masking, **(masking or {})),
     )
 
 
