@@ -58,16 +58,16 @@ def demo() -> Recipe:
             eval_steps=50,
         ),
         mlm=MlmConfig(
-            layers=4,
+            layers=2,
             width=128,
             heads=4,
             ffn=512,
-            steps=150,
-            batch_sequences=32,
-            lr=5e-4,
+            steps=400,
+            batch_sequences=16,
+            lr=1e-3,
             dropout=0.0,
             eval_sequences=256,
-            eval_steps=50,
+            eval_steps=100,
             seed=1,
             order_seed=1,
         ),
@@ -77,7 +77,7 @@ def demo() -> Recipe:
     base = MlmRun(
         name="base",
         init="scratch",
-        mlm={"steps": 350, "lr": 2e-3, "seed": 0, "order_seed": 0},
+        mlm={"steps": 1_200, "lr": 3e-3, "seed": 0, "order_seed": 0},
         masking={"preset": "random", "seed": 0},
     )
     return Recipe(run, (base, *_random_mask_runs((0.005,))))
