@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 from hardmask.pipeline import distributed
-from hardmask.pipeline.config import Run, as_json, from_json
+from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
@@ -128,7 +129,7 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
                 where=out,
                 mend=f"Give RECIPE={there['recipe']} or another --out",
             )
-        defaults = from_json(Run, {**as_json(defaults), **there["settings"]})
+        defaults = with_values(defaults, there["settings"])
     settings = tyro.cli(
         _help_type(verb, defaults) if {"-h", "--help"} & set(flags) else Run,
         args=flags,
@@ -162,9 +163,14 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     if ranks.first and not (folder.path / "run.json").exists():
         _remember(run, folder)
     for name in STAGES[: STAGES.index(verb) + 1]:
+        started = time.monotonic()
+        if ranks.first and not run.quiet:
+            print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
         if VERBS[name].parallel or ranks.first:
             _function(name)(run, folder)
         ranks.barrier()
+        if ranks.first and not run.quiet:
+            print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if ranks.first:
         _remember(run, folder)
 
@@ -189,7 +195,9 @@ def _remember(run: Run, folder: RunFolder) -> None:
     values = as_json(run)
     forgotten = ("out", "device", "quiet", "masking", "glue", *(("mlm",) if run.mlm.name else ()))
     kept = {name: value for name, value in values.items() if name not in forgotten}
-    write_json(folder.path / "run.json", {"recipe": folder.recipe, "settings": kept})
+    path = folder.path / "run.json"
+    before = read_json(path)["settings"] if path.exists() else {}
+    write_json(path, {"recipe": folder.recipe, "settings": {**before, **kept}})
 
 
 def _given_out(flags: list[str]) -> str:

@@ -267,19 +267,18 @@ def as_json(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def from_json(kind: type[Any], values: dict[str, Any]) -> Any:
-    """The inverse of `as_json`, with today's defaults for fields the JSON lacks and unknown ones left out."""
+def with_values(config: Any, values: dict[str, Any]) -> Any:
+    """A dataclass with some fields taken from plain JSON values, as `as_json` makes them; unknown ones are left out."""
     known = {}
-    defaults = kind()
-    for entry in dataclasses.fields(kind):
+    for entry in dataclasses.fields(config):
         if entry.name not in values:
             continue
-        value, default = values[entry.name], getattr(defaults, entry.name)
-        if dataclasses.is_dataclass(default):
-            value = from_json(type(default), value)
-        elif isinstance(default, tuple):
+        value, old = values[entry.name], getattr(config, entry.name)
+        if dataclasses.is_dataclass(old):
+            value = with_values(old, value)
+        elif isinstance(old, tuple):
             value = tuple(value)
-        elif isinstance(default, float) and value is not None:
+        elif isinstance(old, float) and value is not None:
             value = float(value)
         known[entry.name] = value
-    return kind(**known)
+    return dataclasses.replace(config, **known)

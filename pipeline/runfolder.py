@@ -137,6 +137,8 @@ class Stage:
     def __init__(self, folder: Path, settings: dict[str, Any], *, write: bool = True) -> None:
         """`settings`: plain JSON values on which the results depend. A folder made with others is refused.
 
+        Nothing is written before `begin`, so that settings refused on the way leave no trace.
+
         `write=False` for all processes but the first of a distributed run.
         """
         self.folder, self.settings, self.write = folder, json.loads(json.dumps(settings)), write
@@ -150,7 +152,11 @@ class Stage:
                     where=folder,
                     mend="Give the settings it was made with, another --out, or remove that folder to make it anew",
                 )
-        elif write:
+
+    def begin(self) -> None:
+        """Write config.json, once all the stage needs is found to be there."""
+        config = self.folder / "config.json"
+        if self.write and not config.exists():
             write_json(config, {"settings": self.settings, **provenance()})
 
     @property

@@ -30,6 +30,7 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
     if stage.finished and target.finished:
         return
     sources = open_sources(run.corpus, folder.corpus)
+    stage.begin()
 
     def documents() -> Iterator[tuple[int, str]]:
         return read_documents(sources, run.corpus)

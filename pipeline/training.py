@@ -134,6 +134,7 @@ def train(
             where="batch_sequences",
             mend="Give a multiple of the number of processes",
         )
+    stage.begin()
     optimizer = optimizer_for(objective.model, config)
     folder = stage.folder / "checkpoints"
     first = checkpoint.load_newest(folder, objective.model, optimizer)

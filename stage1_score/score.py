@@ -39,6 +39,7 @@ def score(run: Run, folder: RunFolder) -> None:
         "alm_backward": fingerprint(models["backward"]),
     }
     target.begin(metadata)
+    stage.begin()
     planned = tokens.manifest["units"]
     total = sum(unit["sequences"] for unit in planned) * metadata["sequence_length"]
     with bar("score", total, quiet=run.quiet) as progress:

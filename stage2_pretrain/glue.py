@@ -45,10 +45,10 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
     `documents` gives the (source name, text) documents probes are made from; None: the run's corpus.
     """
     settings = run.glue
-    write_json(folder.glue / "config.json", {"settings": as_json(settings), **provenance()})
     device = choose_device(run.device).type
     models = choose_models(settings.models, folder)
     tasks = choose_tasks(settings, documents or (lambda: corpus_documents(run, folder)))
+    write_json(folder.glue / "config.json", {"settings": as_json(settings), **provenance()})
     known = read_results(folder.glue / "results.jsonl")
     results = []
     for task in tasks:

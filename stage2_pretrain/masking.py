@@ -133,6 +133,13 @@ def mask_batch(
     return MaskedBatch(corrupted, positions, targets, filled.to(torch.float32))
 
 
+def check_masking(config: MaskingConfig, length: int) -> None:
+    """Refuse settings no batch of rows of `length` tokens can be masked with, before anything is spent on them."""
+    row = torch.zeros(1, length)
+    vocabulary = Vocabulary(size=2, mask_id=0, special_ids=())
+    mask_batch(row.long() + 1, row, row, torch.zeros(1, dtype=torch.int64), 0, config=config, vocabulary=vocabulary)
+
+
 def slot_count(length: int, config: MaskingConfig) -> int:
     """S of every batch of rows of `length` tokens: the masks of a row with <s>, </s> and no other special token.
 

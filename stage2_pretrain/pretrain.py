@@ -20,7 +20,7 @@ from hardmask.pipeline.runfolder import RunFolder, Stage
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
 from hardmask.stage2_pretrain.analysis import analyse
-from hardmask.stage2_pretrain.masking import ALPHAS
+from hardmask.stage2_pretrain.masking import ALPHAS, check_masking
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
 
 EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every run and step, and no training's
@@ -77,6 +77,7 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     if stage.finished:
         return
     device = distributed.choose_device(run.device, ranks)
+    check_masking(masking, metadata["sequence_length"])
     objective = MaskedTokens(_initial_model(folder, mlm, metadata), metadata, masking).to(device)
     order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
     length = metadata["sequence_length"]

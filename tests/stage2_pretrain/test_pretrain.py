@@ -232,6 +232,6 @@ def test_run_folder_lists_finished_runs(tmp_path):
     folder = RunFolder(tmp_path)
     for name in ("b", "a"):
         Stage(folder.mlm / name / "training", {}).finish()
-    Stage(folder.mlm / "unfinished" / "training", {})
+    Stage(folder.mlm / "unfinished" / "training", {}).begin()
     assert folder.finished_mlm_runs() == ["b", "a"]
     assert ShardFolder(folder.hardness).finished is False

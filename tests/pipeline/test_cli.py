@@ -1,0 +1,241 @@
+"""The command: settings, exit codes, and a run from text to a table in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+import pytest
+
+from hardmask.pipeline.cli import STAGES, VERBS, main, parse, usage
+from hardmask.pipeline.config import Run, as_json, with_values
+from hardmask.pipeline.errors import DONE, STOPPED, USER_ERROR
+from hardmask.pipeline.recipes import RECIPES, recipe_named
+
+TINY = [
+    "--quiet", "--tokenizer.vocabulary", "300", "--tokens.sequence-length", "32", "--tokens.held-out", "0.2",
+    "--alm.layers", "1", "--alm.width", "16", "--alm.heads", "2", "--alm.ffn", "16", "--alm.steps", "4",
+    "--mlm.layers", "1", "--mlm.width", "16", "--mlm.heads", "2", "--mlm.ffn", "16", "--mlm.steps", "4",
+    "--device", "cpu",
+]  # fmt: skip
+TINY_GLUE = ["--quiet", "--glue.probe-rows", "100", "--glue.epochs", "1"]
+WORDS = [
+    "river",
+    "stone",
+    "light",
+    "north",
+    "seven",
+    "glass",
+    "cloud",
+    "house",
+    "green",
+    "morning",
+    "letter",
+    "garden",
+    "winter",
+    "summer",
+    "paper",
+]
+
+
+def write_corpus(folder):
+    """Two sources of small documents with sentences."""
+    rng = np.random.default_rng(0)
+    for name in ("first", "second"):
+        documents = []
+        for _ in range(60):
+            sentences = [" ".join(rng.choice(WORDS, size=8)).capitalize() + "." for _ in range(6)]
+            documents.append(" ".join(sentences))
+        (folder / f"{name}.txt").write_text("\n\n".join(documents) + "\n")
+    return [str(folder / "first.txt"), str(folder / "second.txt")]
+
+
+def stamps(folder):
+    return {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file() and p.name != "run.json"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole tiny run; each verb is called by itself and finds what those before it left."""
+    base = tmp_path_factory.mktemp("cli")
+    paths = write_corpus(base)
+    out = base / "run"
+    assert main(["score", "demo", "--out", str(out), "--corpus.path", *paths, *TINY]) == DONE
+    assert main(["glue", "demo", "--out", str(out), *TINY_GLUE]) == DONE
+    return out
+
+
+def test_a_run_leaves_what_the_contract_says(finished):
+    for place in ("tokenizer/tokenizer.json", "tokens/manifest.json", "tokens/shards/shard-00000.arrow",
+                  "alm/forward/model.safetensors", "alm/backward/config.json", "hardness/manifest.json",
+                  "hardness/commits/00000.json", "mlm/base/model.safetensors", "mlm/random/config.json",
+                  "mlm/hardness-0.005/training/metrics.jsonl", "glue/table.md", "glue/results.jsonl",
+                  "glue/config.json", "tokens/config.json", "hardness/config.json"):  # fmt: skip
+        assert (finished / place).is_file(), place
+    config = json.loads((finished / "tokens/config.json").read_text())
+    assert config["versions"]["torch"]
+    assert "git_commit" in config
+    assert all(p.suffix == ".arrow" for p in (finished / "hardness/shards").iterdir())
+
+
+def test_hardness_shards_open_with_pyarrow_alone(finished):
+    table = pyarrow.dataset.dataset(str(finished / "hardness/shards"), format="arrow").to_table()
+    ids = np.stack(table["input_ids"].to_numpy())
+    forward = np.stack(table["perplexity_forward"].to_numpy())
+    backward = np.stack(table["perplexity_backward"].to_numpy())
+    special = json.loads(table.schema.metadata[b"hardmask"])["special_ids"]
+    content = ~np.isin(ids, special)
+    assert (forward[content] >= 1).all()
+    assert (backward[content] >= 1).all()
+    assert not forward[~content].any()
+    assert not backward[~content].any()
+
+
+def test_checkpoints_open_with_transformers(finished):
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(finished / "alm/backward")
+    AutoModelForMaskedLM.from_pretrained(finished / "mlm/hardness-0.005")
+    assert AutoTokenizer.from_pretrained(finished / "mlm/base").mask_token == "<mask>"
+    assert not [p for p in finished.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".pth")], "no pickle is written"
+
+
+def test_running_again_skips_finished_work(finished):
+    before = stamps(finished)
+    assert main(["pretrain", "demo", "--out", str(finished), "--quiet"]) == DONE
+    after = stamps(finished)
+    assert before == after
+
+
+def test_the_report_needs_no_model(finished, capsys):
+    assert main(["report", "demo", "--out", str(finished)]) == DONE
+    assert (finished / "report/index.html").is_file()
+    for name in ("p-distribution", "perplexity-alpha", "words", "mask-overlap"):
+        assert (finished / f"report/{name}.png").stat().st_size > 5_000, name
+    assert "hardness-0.005" in capsys.readouterr().out
+
+
+def test_one_more_run_by_name(finished):
+    flags = ["--mlm.name", "mine", "--mlm.init", "mlm/base", "--masking.alpha", "0.1", "--mlm.steps", "2"]
+    assert main(["pretrain", "demo", "--out", str(finished), "--quiet", *flags]) == DONE
+    settings = json.loads((finished / "mlm/mine/training/config.json").read_text())["settings"]
+    assert settings["masking"]["alpha"] == 0.1
+    assert main(["pretrain", "demo", "--out", str(finished), "--quiet"]) == DONE, "the folder's own settings are kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frobnicate"], "no verb 'frobnicate'"),
+        (["score", "huge"], "no recipe 'huge'"),
+        (["tokens", "demo", "--corpus.path", "no/such/file.txt"], "no/such/file.txt: no such file"),
+        (["score", "demo", "--tokens.sequence-length", "64"], "sequence_length is 32 there and 64 now"),
+        (["pretrain", "demo", "--masking.alpha", "0.3"], "Add --mlm.name"),
+        (["pretrain", "demo", "--mlm.name", "x", "--mlm.init", "mlm/none"], "--mlm.init mlm/none"),
+        (["pretrain", "demo", "--mlm.name", "x", "--masking.preset", "frequent"], "no strategy 'frequent'"),
+        (["pretrain", "demo", "--mlm.name", "x", "--masking.alpha", "300"], "--masking.alpha"),
+        (["pretrain", "demo", "--mlm.name", "x", "--masking.rate", "1.5"], "--masking.rate: it is 1.5"),
+        (["pretrain", "demo", "--mlm.name", "x", "--mlm.warmup", "2"], "warmup: it is 2.0"),
+        (["glue", "demo", "--glue.models", "nobody"], "nobody"),
+        (["glue", "demo", "--glue.path", "no/such/folder"], "no/such/folder"),
+        (["score", "small"], "made with recipe demo, not small"),
+    ],
+)
+def test_what_the_user_must_change_is_one_line_and_exit_2(finished, capsys, arguments, said):
+    before = stamps(finished)
+    place = [] if arguments[0] == "frobnicate" or arguments[1:2] == ["huge"] else ["--out", str(finished), "--quiet"]
+    if "no/such/file.txt" in arguments:
+        place = ["--out", str(finished / "elsewhere"), "--quiet"]
+    assert main([*arguments, *place]) == USER_ERROR
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("hardmask:")]) == 1
+    after = stamps(finished)
+    assert {k: v for k, v in after.items() if k in before} == before, "nothing there was changed"
+
+
+def test_cuda_asked_for_and_absent(finished, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ["pretrain", "demo", "--out", str(finished), "--quiet", "--mlm.name", "y", "--device", "cuda"]
+    assert main(arguments) == USER_ERROR
+    assert "--device cuda: torch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_unknown_flags_name_the_near_miss(capsys):
+    assert main(["tokens", "demo", "--corpus.pth", "x"]) == USER_ERROR
+    assert "--corpus.path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_the_verbs_own_settings(verb, capsys):
+    assert main([verb, "demo", "--help"]) == DONE
+    shown = capsys.readouterr().out
+    for group in ("corpus", "alm", "mlm", "glue"):
+        assert (f"--{group}." in shown) == (group in VERBS[verb].groups), group
+    assert "--out" in shown
+
+
+def test_usage_names_every_verb_and_recipe():
+    assert all(name in usage() for name in (*VERBS, *RECIPES))
+    assert len(usage().splitlines()) < 25
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json(name):
+    run = recipe_named(name).run
+    assert with_values(Run(), json.loads(json.dumps(as_json(run)))) == run
+
+
+def test_flags_win_over_the_folder_and_the_folder_over_the_recipe(tmp_path):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"recipe": "demo", "settings": {"tokens": {"sequence_length": 48, "held_out": 0.5}}})
+    )
+    run, folder = parse("tokens", "demo", ["--out", str(tmp_path), "--tokens.held-out", "0.25"])
+    assert (run.tokens.sequence_length, run.tokens.held_out) == (48, 0.25)
+    assert run.tokens.unit_bytes == recipe_named("demo").run.tokens.unit_bytes
+    assert folder.path == tmp_path
+
+
+def test_every_stage_is_a_verb():
+    assert set(STAGES) < set(VERBS)
+
+
+def newest_checkpoint(out):
+    return max((int(p.name.split("-")[1]) for p in out.glob("alm/forward/training/checkpoints/step-*")), default=0)
+
+
+def test_a_signal_stops_with_75_and_the_next_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "hardmask.pipeline.cli", "alm", "demo", "--out", str(out), "--corpus.path",
+               *write_corpus(tmp_path), *TINY, "--alm.steps", "100000", "--alm.checkpoint-steps", "3"]  # fmt: skip
+
+    def run_until(step):
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        deadline = time.monotonic() + 120
+        while newest_checkpoint(out) < step:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == STOPPED, error
+        assert time.monotonic() - sent < 10
+        assert "run the same command again" in error
+
+    run_until(3)
+    reached = newest_checkpoint(out)
+    run_until(reached + 6)
+    lines = [json.loads(line) for line in (out / "alm/forward/training/metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == sorted(set(steps)), "steps behind the checkpoint are logged once"
