@@ -159,14 +159,16 @@ def test_masks_of_a_row_do_not_depend_on_its_batch(folder):
         assert torch.equal(whole[name][:8], half[name]), name
 
 
-def test_training_learns(folder, tmp_path):
+def test_training_learns_from_context(tmp_path):
+    folder = synthetic.write_folder(tmp_path / "hardness", "hardness", units=4, documents=800)
     config = dataclasses.replace(
-        CONFIG, width=32, ffn=64, steps=150, batch_sequences=32, dropout=0.0, checkpoint_steps=1000
+        CONFIG, width=64, ffn=128, steps=400, lr=3e-3, batch_sequences=32, dropout=0.0, checkpoint_steps=1000
     )
     run_training(folder, tmp_path / "run", config=config)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < lines[0]["loss"] - 0.3
     assert lines[0]["loss"] == pytest.approx(np.log(60), abs=0.3)
+    # All tokens are equally frequent: without context no model gets below ln 55 = 4.0.
+    assert np.mean([line["loss"] for line in lines[-20:]]) < 2.8
 
 
 def test_the_learning_rate_rises_and_falls_linearly():
