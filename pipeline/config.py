@@ -55,7 +55,7 @@ class TokensConfig:
     held_out: float = 0.01
     """Share of documents kept out of both trainings (ours)."""
     split_seed: int = 1
-    """Which documents those are."""
+    """Which documents those are (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +63,19 @@ class TrainConfig:
     """What every training has: the ALM's two directions and each MLM run."""
 
     epochs: float = 1.0
-    """Passes over the training documents."""
+    """Passes over the training documents (ours)."""
     steps: int | None = None
-    """Optimizer steps; set, it takes the place of epochs."""
+    """Optimizer steps; set, it takes the place of epochs (ours)."""
     batch_sequences: int = 2_560
     """Sequences per optimizer step over all devices (paper)."""
     micro_sequences: int = 0
     """Sequences per forward pass on one device, the rest by gradient accumulation; 0: as many as fit a budget of
     4,096 tokens on CPU and 32,768 on CUDA (ours)."""
     lr: float = 5e-4
-    """Peak learning rate."""
+    """Peak learning rate (paper, for the ALM)."""
     warmup: float = 0.1
-    """Share of the steps with rising learning rate; it then falls linearly to 0."""
+    """Share of the steps with rising learning rate, which then falls linearly to 0 (paper for the MLM, ours for the
+    ALM)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Adam's decay rates (ours, RoBERTa's)."""
     epsilon: float = 1e-6
@@ -86,15 +87,15 @@ class TrainConfig:
     dropout: float = 0.1
     """Of hidden states, embeddings and attention (paper)."""
     seed: int = 0
-    """Initialisation and dropout."""
+    """Of initialisation and dropout (ours)."""
     order_seed: int = 0
-    """Order of the sequences; masks have a seed of their own."""
+    """Of the order of the sequences; masks have a seed of their own (ours)."""
     eval_sequences: int = 512
-    """Held-out sequences evaluated, at most."""
+    """Held-out sequences evaluated, at most (ours)."""
     eval_steps: int = 500
-    """Steps between evaluations; the last step is always followed by one."""
+    """Steps between evaluations; the last step is always followed by one (ours)."""
     checkpoint_steps: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints (ours)."""
     compile: bool = False
     """Pass the training step through torch.compile."""
 
@@ -121,7 +122,7 @@ class AlmConfig(TrainConfig):
     epochs: float = 2.0
     """Passes over the training documents (paper)."""
     tokens: int | None = None
-    """Train on at most this many tokens a direction."""
+    """Train on at most this many tokens a direction (ours)."""
     forward: str = ""
     """A folder or hub name of a left-to-right causal LM to use instead of training one."""
     backward: str = ""
@@ -144,7 +145,7 @@ class MaskingConfig:
     preset: str = "hardness"
     """A strategy by name: hardness, random."""
     alpha: float = 0.005
-    """Smoothing of Eq. 4, absolute as in the paper, where the mean of P is 1/512; 0: hardest, inf: uniform."""
+    """Smoothing of Eq. 4 (paper: 0, 0.001, 0.005), absolute, at a mean of P of 1/512; 0: hardest, inf: uniform."""
     rate: float = 0.15
     """Share of the maskable tokens that is predicted, in steps of 0.001 (paper)."""
     mask_share: float = 0.8
@@ -152,7 +153,7 @@ class MaskingConfig:
     random_share: float = 0.1
     """Of those, the share that becomes a random token; the rest stays (paper)."""
     seed: int = 0
-    """Of the masks. A run and the run it continues need different ones, else the masks repeat."""
+    """Of the masks (ours). A run and the run it continues need different ones, else the masks repeat."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
@@ -178,13 +179,13 @@ class MlmConfig(TrainConfig):
     lr: float = 1e-6
     """Peak learning rate (paper, for continued pre-training)."""
     layers: int = 12
-    """Transformer blocks of an encoder from scratch (RoBERTa-base)."""
+    """Transformer blocks of an encoder from scratch (ours, RoBERTa-base's)."""
     width: int = 768
-    """Its hidden size (RoBERTa-base)."""
+    """Its hidden size (ours, RoBERTa-base's)."""
     heads: int = 12
-    """Its attention heads (RoBERTa-base)."""
+    """Its attention heads (ours, RoBERTa-base's)."""
     ffn: int = 3_072
-    """Its feed-forward width (RoBERTa-base)."""
+    """Its feed-forward width (ours, RoBERTa-base's)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,15 +209,15 @@ class GlueConfig:
     warmup: float = 0.06
     """Share of the steps with rising learning rate (ours, RoBERTa's)."""
     weight_decay: float = 0.1
-    """(ours, RoBERTa's)."""
+    """Decoupled weight decay (ours, RoBERTa's)."""
     max_rows: int | None = None
-    """Train on at most this many rows a task; said in the table."""
+    """Train on at most this many rows a task (ours); said in the table."""
     max_tokens: int = 512
-    """Longest pair of texts; the rest is cut."""
+    """Longest pair of texts; the rest is cut (ours, RoBERTa's)."""
     probe_rows: int = 2_000
     """Rows of each probe task, a fifth of them for testing (ours)."""
     seed: int = 0
-    """Initialisation of the classifier, order and dropout."""
+    """Of the classifier's initialisation, order and dropout (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,81 @@
+"""Recipes: they run, and say of every hyper-parameter whose it is."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardmask.pipeline import config as config_module
+from hardmask.pipeline.cli import main
+from hardmask.pipeline.config import AlmConfig, GlueConfig, MaskingConfig, MlmConfig, TokensConfig, TrainConfig
+from hardmask.pipeline.errors import DONE, UserError
+from hardmask.pipeline.recipes import RECIPES, recipe_named
+
+TREE = ast.parse(Path(config_module.__file__).read_text())
+
+
+def field_texts(kind):
+    """Field → the text below it, of one class."""
+    body = next(n for n in TREE.body if isinstance(n, ast.ClassDef) and n.name == kind.__name__).body
+    return {
+        node.target.id: ast.unparse(after)
+        for node, after in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign)
+    }
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, AlmConfig, MlmConfig, MaskingConfig, TokensConfig, GlueConfig])
+def test_every_hyper_parameter_says_whose_it_is(kind):
+    for name, text in field_texts(kind).items():
+        default = getattr(kind(), name)
+        if isinstance(default, bool) or not isinstance(default, (int, float, tuple)) or not default and default != 0:
+            continue
+        assert "(ours" in text or "(paper" in text or "ours)" in text, f"{kind.__name__}.{name}: {text}"
+
+
+def test_the_papers_values():
+    run = recipe_named("roberta-base").run
+    assert (run.alm.layers, run.alm.width, run.alm.lr, run.alm.batch_sequences) == (6, 512, 5e-4, 2_560)
+    assert (run.alm.epochs, run.alm.dropout, run.tokens.sequence_length) == (2, 0.1, 512)
+    assert (run.mlm.epochs, run.mlm.lr, run.mlm.batch_sequences, run.mlm.warmup) == (6, 1e-6, 2_560, 0.1)
+    assert (run.masking.rate, run.masking.mask_share, run.masking.random_share) == (0.15, 0.8, 0.1)
+    runs = recipe_named("roberta-base").mlm_runs
+    assert [r.masking.get("alpha") for r in runs] == [None, 0.0, 0.001, 0.005]
+    assert len(run.corpus.path) == 5
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_entries_name_fields_there_are(name):
+    recipe = recipe_named(name)
+    for entry in recipe.mlm_runs:
+        dataclasses.replace(recipe.run.mlm, **entry.mlm)
+        dataclasses.replace(recipe.run.masking, **entry.masking)
+    assert len({entry.name for entry in recipe.mlm_runs}) == len(recipe.mlm_runs)
+
+
+def test_unknown_recipe():
+    with pytest.raises(UserError, match="Choose one of demo, small"):
+        recipe_named("large")
+
+
+@pytest.mark.slow
+def test_small_runs_a_few_steps_on_cpu(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(200)]
+    text = "\n\n".join(" ".join(rng.choice(words, size=150)) for _ in range(8))
+    (tmp_path / "corpus.txt").write_text(text)
+    flags = ["--out", str(tmp_path / "run"), "--quiet", "--device", "cpu", "--corpus.path", str(tmp_path / "corpus.txt"),
+             "--tokenizer.path", "", "--tokenizer.vocabulary", "500", "--tokens.held-out", "0.2",
+             "--alm.steps", "2", "--alm.batch-sequences", "2", "--alm.eval-sequences", "2",
+             "--mlm.name", "base", "--mlm.steps", "2", "--mlm.batch-sequences", "2", "--mlm.eval-sequences", "2"]  # fmt: skip
+    assert main(["pretrain", "small", *flags]) == DONE
+    from transformers import AutoConfig
+
+    alm = AutoConfig.from_pretrained(tmp_path / "run/alm/backward")
+    assert (alm.n_layer, alm.n_embd, alm.n_positions) == (6, 512, 512)
+    mlm = AutoConfig.from_pretrained(tmp_path / "run/mlm/base")
+    assert (mlm.num_hidden_layers, mlm.hidden_size, mlm.max_position_embeddings) == (6, 512, 514)
