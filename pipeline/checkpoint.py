@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
+from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.publish import folder_published_as, write_json
 from hardmask.pipeline.runfolder import read_json
 
@@ -30,14 +32,21 @@ def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     if not found:
         return 0
     newest = found[-1]
-    safetensors.torch.load_model(model, str(newest / "model.safetensors"))
-    tensors = safetensors.torch.load_file(newest / "optimizer.safetensors")
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(read_json(newest / "state.json")["step"])
+    try:
+        safetensors.torch.load_model(model, str(newest / "model.safetensors"))
+        tensors = safetensors.torch.load_file(newest / "optimizer.safetensors")
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(read_json(newest / "state.json")["step"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"this checkpoint is damaged ({error})",
+            where=newest,
+            mend="Remove it; the run then starts from its beginning",
+        ) from error
 
 
 def _saved(folder: Path) -> list[Path]:

@@ -99,8 +99,9 @@ def _run(words: list[str]) -> None:
         raise UserError(
             f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}"
         )
-    recipe, flags = (words[1], words[2:]) if len(words) > 1 and not words[1].startswith("-") else ("demo", words[1:])
-    run, folder = parse(verb, recipe, flags)
+    named = len(words) > 1 and not words[1].startswith("-")
+    flags = words[2:] if named else words[1:]
+    run, folder = parse(verb, words[1] if named else _recipe_of(_given_out(flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     execute(verb, run, folder)
 
@@ -127,7 +128,7 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
             raise UserError(
                 f"this folder was made with recipe {there['recipe']}, not {recipe}",
                 where=out,
-                mend=f"Give RECIPE={there['recipe']} or another --out",
+                mend=f"Give the recipe {there['recipe']} or another --out",
             )
         defaults = with_values(defaults, there["settings"])
     settings = tyro.cli(
@@ -138,7 +139,8 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
         description=f"{VERBS[verb].meaning[0].upper()}{VERBS[verb].meaning[1:]}. Settings of the other verbs are "
         "accepted too; a run folder remembers what it was made with.",
     )
-    return settings, RunFolder(Path(settings.out), recipe)
+    typed = frozenset(word.split("=")[0].replace("_", "-") for word in flags if word.startswith("--"))
+    return settings, RunFolder(Path(settings.out), recipe, typed)
 
 
 def _help_type(verb: str, defaults: Run) -> Any:
@@ -160,8 +162,6 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         return
     _quiet_transformers()
     ranks = distributed.start(run.device)
-    if ranks.first and not (folder.path / "run.json").exists():
-        _remember(run, folder)
     for name in STAGES[: STAGES.index(verb) + 1]:
         started = time.monotonic()
         if ranks.first and not run.quiet:
@@ -169,10 +169,10 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         if VERBS[name].parallel or ranks.first:
             _function(name)(run, folder)
         ranks.barrier()
-        if ranks.first and not run.quiet:
-            print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    if ranks.first:
-        _remember(run, folder)
+        if ranks.first:
+            _remember(run, folder, VERBS[name].groups)
+            if not run.quiet:
+                print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def _quiet_transformers() -> None:
@@ -189,15 +189,23 @@ def _function(verb: str) -> Callable[[Run, RunFolder], None]:
     return function
 
 
-def _remember(run: Run, folder: RunFolder) -> None:
-    """Keep the settings as defaults for the next command on this folder, but for those that say how one MLM run or
-    one fine-tuning is made."""
-    values = as_json(run)
-    forgotten = ("out", "device", "quiet", "masking", "glue", *(("mlm",) if run.mlm.name else ()))
-    kept = {name: value for name, value in values.items() if name not in forgotten}
+def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...]) -> None:
+    """Keep the settings of a finished stage as defaults for the next command on this folder.
+
+    Not kept: how a single MLM run (--mlm.name) or a fine-tuning is made.
+    """
+    forgotten = ("masking", "glue", *(("mlm",) if run.mlm.name else ()))
+    kept = {name: value for name, value in as_json(run).items() if name in groups and name not in forgotten}
     path = folder.path / "run.json"
     before = read_json(path)["settings"] if path.exists() else {}
-    write_json(path, {"recipe": folder.recipe, "settings": {**before, **kept}})
+    if not path.exists() or {**before, **kept} != before:
+        write_json(path, {"recipe": folder.recipe, "settings": {**before, **kept}})
+
+
+def _recipe_of(out: str) -> str:
+    """The recipe a run folder was made with; demo where there is none."""
+    saved = Path(out) / "run.json"
+    return str(read_json(saved)["recipe"]) if out and saved.exists() else "demo"
 
 
 def _given_out(flags: list[str]) -> str:

@@ -7,10 +7,19 @@ paper does not state; the values themselves stand here or, where a recipe differ
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hardmask.pipeline.errors import UserError
+
+SEED = "Give a whole number from 0 to 4294967295"
+
+
+def _check(config: Any, prefix: str, name: str, good: bool, mend: str) -> None:
+    if not good:
+        raise UserError(f"it is {getattr(config, name)}", where=f"{prefix}.{name.replace('_', '-')}", mend=mend)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,13 @@ class TokensConfig:
     split_seed: int = 1
     """Which documents those are (ours)."""
 
+    def __post_init__(self) -> None:
+        good = 4 <= self.sequence_length <= 8_192  # masks are drawn for up to 8,192 positions
+        _check(self, "--tokens", "sequence_length", good, "Give 4 to 8192 tokens")
+        _check(self, "--tokens", "unit_bytes", self.unit_bytes >= 1_000, "Give at least 1000 bytes")
+        _check(self, "--tokens", "held_out", 0 <= self.held_out < 1, "Give a share such as 0.01")
+        _check(self, "--tokens", "split_seed", 0 <= self.split_seed < 2**32, SEED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -99,12 +115,26 @@ class TrainConfig:
     compile: bool = False
     """Pass the training step through torch.compile."""
 
+    prefix: ClassVar[str] = "train"
+    """Group of the flags."""
+
     def __post_init__(self) -> None:
         for name in ("batch_sequences", "eval_steps", "checkpoint_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"it is {getattr(self, name)}", where=flag(name), mend="Give a number of at least 1")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"it is {self.warmup}", where=flag("warmup"), mend="Give a share of the steps, such as 0.1")
+            self.check(name, getattr(self, name) >= 1, "Give a number of at least 1")
+        self.check("steps", self.steps is None or self.steps >= 1, "Give a number of at least 1")
+        self.check("epochs", self.epochs > 0, "Give a number above 0")
+        self.check("micro_sequences", self.micro_sequences >= 0, "Give a number of sequences, or 0 for what fits")
+        self.check("eval_sequences", self.eval_sequences >= 0, "Give a number of sequences, or 0 for none")
+        self.check("warmup", 0 <= self.warmup <= 1, "Give a share of the steps, such as 0.1")
+        self.check("dropout", 0 <= self.dropout < 1, "Give a share below 1, such as 0.1")
+        self.check("lr", math.isfinite(self.lr) and self.lr > 0, "Give a rate such as 1e-4")
+        self.check("clip_norm", self.clip_norm >= 0, "Give a norm, or 0 for no clipping")
+        for name in ("seed", "order_seed"):
+            self.check(name, 0 <= getattr(self, name) < 2**32, SEED)
+
+    def check(self, name: str, good: bool, mend: str) -> None:
+        """Refuse the value of a field, naming its flag."""
+        _check(self, f"--{self.prefix}", name, good, mend)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +157,13 @@ class AlmConfig(TrainConfig):
     """A folder or hub name of a left-to-right causal LM to use instead of training one."""
     backward: str = ""
     """The same for right-to-left."""
+
+    prefix: ClassVar[str] = "alm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("heads", self.heads > 0 and self.width % self.heads == 0, f"Divide the width {self.width}")
+        self.check("tokens", self.tokens is None or self.tokens > 0, "Give a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +193,8 @@ class MaskingConfig:
     """Of the masks (ours). A run and the run it continues need different ones, else the masks repeat."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise UserError(f"it is {self.rate}", where="--masking.rate", mend="Give a share such as 0.15")
+        _check(self, "--masking", "rate", 0 < self.rate < 1, "Give a share such as 0.15")
+        _check(self, "--masking", "seed", 0 <= self.seed < 2**32, SEED)
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
             raise UserError(
                 f"shares of {self.mask_share} and {self.random_share} leave no valid rest",
@@ -186,6 +223,15 @@ class MlmConfig(TrainConfig):
     """Its attention heads (ours, RoBERTa-base's)."""
     ffn: int = 3_072
     """Its feed-forward width (ours, RoBERTa-base's)."""
+
+    prefix: ClassVar[str] = "mlm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("heads", self.heads > 0 and self.width % self.heads == 0, f"Divide the width {self.width}")
+        self.check(
+            "name", not self.name or re.fullmatch(r"[\w.-]+", self.name) is not None, "Use letters, digits . _ -"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,11 +294,6 @@ class Run:
     mlm: MlmConfig = MlmConfig()
     masking: MaskingConfig = MaskingConfig()
     glue: GlueConfig = GlueConfig()
-
-
-def flag(field_name: str) -> str:
-    """The flag a field is set by: batch_sequences -> --….batch-sequences."""
-    return f"--….{field_name.replace('_', '-')}"
 
 
 def as_json(config: Any) -> dict[str, Any]:

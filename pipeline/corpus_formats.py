@@ -87,6 +87,8 @@ def _open_bytes(location: str) -> Iterator[BinaryIO]:
             opened = open(location, "rb")  # noqa: SIM115 (closed below)
         with opened as raw, codec(raw) as stream:
             yield stream
+    except PermissionError as error:
+        raise UserError("it may not be read", where=location, mend="Give yourself the right to read it") from error
     except DAMAGED as error:
         what = f"cannot be read ({error or type(error).__name__})"
         raise UserError(what, where=location, mend="The file is damaged or cut short; make it again") from error
@@ -207,7 +209,14 @@ def _read_hub(location: str, field: str) -> Iterator[str]:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         mend = "Check the name and ?config=…&split=…, and that the hub can be reached"
         raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
-    for batch in data.with_format("arrow").iter(batch_size=ROWS):
+    batches = iter(data.with_format("arrow").iter(batch_size=ROWS))
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise UserError(f"reading broke off: {error}", where=where, mend="Run the same command again") from error
+        if batch is None:
+            return
         _check_field(field, batch.column_names, where)
         yield from _column_texts(batch.column(field), field, where)
 

@@ -118,7 +118,7 @@ def concatenate(parts: list[Rows]) -> Rows:
     )
 
 
-def first_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
+def spread_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
     """Up to `limit` rows of a split, spread evenly over it; None where the split is empty."""
     units = folder.units(split)
     total = sum(rows for _, rows in units)

@@ -8,6 +8,7 @@ own `config.json` describes the architecture.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -25,7 +26,7 @@ from hardmask.pipeline.publish import write_json, write_text
 DIRECTIONS = ("forward", "backward")
 PACKAGES = ("hardmask", "torch", "triton", "numpy", "pyarrow", "datasets", "transformers", "tokenizers")
 FREE_TO_CHANGE = frozenset({"micro_sequences", "eval_steps", "checkpoint_steps", "compile"})
-"""Training settings that a resumed run may change: they move work about, not results."""
+"""Training settings that a resumed run may change: they move work about. The law of dropout stays, not its draws."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class RunFolder:
 
     path: Path
     recipe: str = "demo"
+    typed: frozenset[str] = frozenset()
+    """Flags the user typed, such as --mlm.steps: they win over what a recipe's list of runs says."""
 
     @property
     def corpus(self) -> Path:
@@ -112,18 +115,29 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str:
     """The commit of the checkout this code runs from, with -dirty for uncommitted changes; empty outside git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip()
+
+    # Installed inside another project's repository, this file is not tracked there, and its commit is not ours.
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if git("ls-files", here.name) else ""
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the safetensors files of a model folder; empty where there are none."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if files else ""
 
 
 def provenance() -> dict[str, Any]:

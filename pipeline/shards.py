@@ -66,10 +66,15 @@ def fingerprint(metadata: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def id_type(vocabulary: int) -> type[np.generic]:
+    """The type of token ids in shards."""
+    return np.uint16 if vocabulary <= 65_536 else np.int32
+
+
 def schema(metadata: Mapping[str, Any]) -> pa.Schema:
     """The Arrow schema of a folder from its metadata (`kind` tokens or hardness, `sequence_length`, `vocabulary`)."""
     length = metadata["sequence_length"]
-    ids = pa.uint16() if metadata["vocabulary"] <= 65_536 else pa.int32()
+    ids = pa.from_numpy_dtype(id_type(metadata["vocabulary"]))
     columns = [
         ("sequence_id", pa.int64(), "unit * 2**32 + row of the unit; unique in the folder"),
         ("document_id", pa.int64(), "first document of the row; documents of a unit are numbered consecutively"),
@@ -131,7 +136,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with pa.memory_map(str(path)) as source:
             raw = (pa.ipc.open_file(source).schema.metadata or {}).get(METADATA_KEY)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"this is not a whole Arrow file ({error})", where=path, mend="Make the shard anew") from error
+        raise UserError(
+            f"this is not a whole Arrow file ({error})",
+            where=path,
+            mend="Remove it, its record in commits/ and the manifest; run its stage again",
+        ) from error
     if raw is None:
         raise UserError("this Arrow file is not a hardmask shard", where=path, mend="Give a folder hardmask wrote")
     metadata: dict[str, Any] = json.loads(raw)

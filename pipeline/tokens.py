@@ -15,8 +15,8 @@ from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.packing import pack
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.publish import folder_published_as, write_json
-from hardmask.pipeline.runfolder import RunFolder, Stage, read_json
-from hardmask.pipeline.shard_folder import ShardFolder
+from hardmask.pipeline.runfolder import RunFolder, Stage, differences, read_json
+from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
 from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer, train_tokenizer
 from hardmask.pipeline.units import Piece, Plan, Unit, UnitDigest, assign, make_plan
 
@@ -30,12 +30,12 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
     if stage.finished and target.finished:
         return
     sources = open_sources(run.corpus, folder.corpus)
-    stage.begin()
 
     def documents() -> Iterator[tuple[int, str]]:
         return read_documents(sources, run.corpus)
 
     tokenizer = _tokenizer(run, folder.tokenizer, documents)
+    stage.begin()
     plan = _plan(run, folder.tokens / "plan.json", documents, [source.name for source in sources])
     metadata = {
         "format": shards.FORMAT_VERSION,
@@ -53,8 +53,14 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
         "mask": tokenizer.mask,
     }
     target.begin(metadata)
-    _write_units(run, target, tokenizer, plan, metadata, documents)
+    _write_units(run, target, tokenizer, plan, metadata, documents, stage)
     manifest = target.finish([unit.unit for unit in plan.units], metadata)
+    if not sum(rows for _, rows in target.units(TRAIN)):
+        raise UserError(
+            "the tokenizer makes no tokens of this corpus",
+            where=folder.tokenizer,
+            mend="Give another --tokenizer.path or --corpus.path, and another --out",
+        )
     check_sums(manifest, plan)
     stage.finish(**manifest["totals"], empty_documents=plan.empty_documents, sources=plan.sources)
 
@@ -65,7 +71,17 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _tokenizer(run: Run, path: Path, documents: Any) -> Tokenizer:
     """The run folder's tokenizer: copied from where the settings say, or trained on the corpus."""
-    if not path.exists():
+    trained = {} if run.tokenizer.path else {"corpus": as_json(run.corpus)}
+    wanted = {"tokenizer": as_json(run.tokenizer), **trained}
+    if path.exists():
+        different = differences(read_json(path / "made_from.json"), wanted)
+        if different:
+            raise UserError(
+                f"this tokenizer was made with other settings: {'; '.join(different)}",
+                where=path,
+                mend="Give another --out, or remove that folder and tokens/ to make them anew",
+            )
+    else:
         if run.tokenizer.path:
             tokenizer = open_tokenizer(run.tokenizer.path)
         else:
@@ -73,6 +89,7 @@ def _tokenizer(run: Run, path: Path, documents: Any) -> Tokenizer:
                 tokenizer = train_tokenizer(_first_bytes(documents(), run, progress), run.tokenizer.vocabulary)
         with folder_published_as(path) as beside:
             tokenizer.save(beside)
+            write_json(beside / "made_from.json", wanted)
     return open_tokenizer(str(path))
 
 
@@ -91,11 +108,11 @@ def _first_bytes(documents: Iterator[tuple[int, str]], run: Run, progress: Any) 
 def _plan(run: Run, path: Path, documents: Any, names: list[str]) -> Plan:
     if not path.exists():
         settings = run.tokens
-        with bar("plan", None, quiet=run.quiet, unit="B") as progress:
+        with bar("plan", run.corpus.max_bytes, quiet=run.quiet, unit="B") as progress:
 
             def counted() -> Iterator[tuple[int, str]]:
                 for source, text in documents():
-                    progress.update(len(text))
+                    progress.update(len(text.encode()))
                     yield source, text
 
             plan = make_plan(
@@ -110,7 +127,13 @@ def _plan(run: Run, path: Path, documents: Any, names: list[str]) -> Plan:
 
 
 def _write_units(
-    run: Run, target: ShardFolder, tokenizer: Tokenizer, plan: Plan, metadata: dict[str, Any], documents: Any
+    run: Run,
+    target: ShardFolder,
+    tokenizer: Tokenizer,
+    plan: Plan,
+    metadata: dict[str, Any],
+    documents: Any,
+    stage: Stage,
 ) -> None:
     """Read the corpus again, along the plan, and commit every unit that is not."""
     planned = {unit.unit: unit for unit in plan.units}
@@ -124,7 +147,7 @@ def _write_units(
     pieces = assign(
         documents(),
         unit_bytes=settings.unit_bytes,
-        held_out=settings.held_out,
+        held_out=plan.held_out,
         seed=settings.split_seed,
         forced=plan.forced_held_out,
     )
@@ -133,11 +156,7 @@ def _write_units(
         for number, encoded, digest in _encoded_units(pieces, missing, tokenizer, progress):
             unit = planned[number]
             if digest != unit.digest:
-                raise UserError(
-                    f"the corpus has changed since it was planned: the text of unit {number} is another",
-                    where=target.path / "plan.json",
-                    mend="Restore the corpus, or remove that folder to read the corpus anew",
-                )
+                raise _changed(target, f"the text of unit {number} is another")
             rows = pack(
                 encoded,
                 unit=number,
@@ -146,10 +165,22 @@ def _write_units(
                 begin=tokenizer.begin,
                 end=tokenizer.end,
                 pad=tokenizer.pad,
-                dtype=np.uint16 if tokenizer.vocabulary <= 65_536 else np.int32,
+                dtype=shards.id_type(tokenizer.vocabulary),
             )
             batches = (rows.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(rows), shards.ROWS_PER_BATCH))
-            target.write_unit(number, batches, metadata, _counts(unit))
+            record = target.write_unit(number, batches, metadata, _counts(unit))
+            stage.log(unit=number, sequences=record["sequences"], tokens=record["tokens"], seconds=stage.seconds())
+            missing.discard(number)
+    if missing:
+        raise _changed(target, f"unit {min(missing)} is not in it any more")
+
+
+def _changed(target: ShardFolder, how: str) -> UserError:
+    return UserError(
+        f"the corpus has changed since it was planned: {how}",
+        where=target.path / "plan.json",
+        mend="Restore the corpus, or remove that folder to read the corpus anew",
+    )
 
 
 def _counts(unit: Unit) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def autocast(device: torch.device) -> Any:
 
 
 def total_steps(config: TrainConfig, rows: int, sequence_length: int, tokens: int | None = None) -> int:
-    """Optimizer steps of a training over `rows` sequences an epoch, at most `tokens` positions in all."""
+    """Optimizer steps of a training over `rows` sequences an epoch; of at most `tokens` positions, but at least one."""
     steps = config.steps if config.steps is not None else math.ceil(config.epochs * rows / config.batch_sequences)
     if tokens is not None:
         steps = min(steps, tokens // (config.batch_sequences * sequence_length))
@@ -61,7 +61,7 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     warmup = config.warmup * steps
     if step + 1 <= warmup:
         return config.lr * (step + 1) / warmup
-    return config.lr * (steps - step) / max(1.0, steps - warmup)
+    return config.lr * min(1.0, (steps - step) / max(1.0, steps - warmup))
 
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -83,12 +83,12 @@ def micro_sequences(config: TrainConfig, sequence_length: int, device: torch.dev
 def accumulate_gradients(
     wrapped: nn.Module, prepared: dict[str, Tensor], *, micro: int, ranks: Ranks, seed: int, device: torch.device
 ) -> Tensor:
-    """Gradients of the mean loss over all targets of all processes, into `.grad`; however the batch is divided.
+    """Gradients of the mean loss over all targets of all processes, into `.grad`: dropout aside, however it is divided.
 
     Returns [3] on the device: the loss sum in nats, exactly predicted targets and targets of this process.
     """
     mine = prepared["weights"].sum()
-    everywhere = ranks.sum(mine.clone())
+    everywhere = ranks.sum(mine.clone()).clamp_(min=1)  # a batch of rows too short for a mask leaves all as it is
     starts = range(0, len(prepared["weights"]), micro)
     sums = torch.zeros(2, dtype=torch.float64 if mine.dtype == torch.float64 else torch.float32, device=device)
     for index, start in enumerate(starts):
@@ -131,7 +131,7 @@ def train(
     if config.batch_sequences % ranks.world:
         raise UserError(
             f"{config.batch_sequences} sequences a step do not divide among {ranks.world} processes",
-            where="batch_sequences",
+            where=f"--{config.prefix}.batch-sequences",
             mend="Give a multiple of the number of processes",
         )
     stage.begin()
@@ -163,12 +163,17 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             log.step(step + 1, sums, norm, rate, ranks)
             progress.update(config.batch_sequences * sequence_length)
-            if (step + 1) % config.eval_steps == 0 and step + 1 < steps and ranks.first:
-                stage.log(step=step + 1, **evaluate())
-            if (step + 1) % config.checkpoint_steps == 0 and step + 1 < steps:
+            evaluating, saving = ((step + 1) % n == 0 for n in (config.eval_steps, config.checkpoint_steps))
+            if step + 1 == steps or not (evaluating or saving):
+                continue
+            with log.paused():
                 if ranks.first:
-                    checkpoint.save(folder, objective.model, optimizer, step + 1)
-                    stage.keep_seconds()
+                    check_finite(float(sums[0]), step + 1, stage)
+                    if evaluating:
+                        stage.log(step=step + 1, **evaluate())
+                    if saving:
+                        checkpoint.save(folder, objective.model, optimizer, step + 1)
+                        stage.keep_seconds()
                 ranks.barrier()
 
 
@@ -191,6 +196,21 @@ def _batches(
         yield to_batch(*rows.read(start, start + share), device)
 
 
+def check_finite(loss: float, step: int, stage: Stage) -> None:
+    """Refuse to go on, or to save, where training has diverged."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss of step {step} is {loss}",
+            where=stage.folder,
+            mend="Remove that folder, and run again with a lower learning rate",
+        )
+
+
+def perplexity(nats: float) -> float:
+    """exp of a mean loss; what float64 cannot hold is cut to its largest power of e."""
+    return math.exp(min(nats, 709.0))
+
+
 class _Log:
     """Loss and speed of the steps since the last line, about 200 lines a training; a line costs the one host sync."""
 
@@ -198,18 +218,20 @@ class _Log:
         self.stage, self.tokens_per_step, self.every, self.steps = stage, tokens_per_step, max(1, steps // 200), steps
         self.since, self.count, self.sums = time.monotonic(), 0, torch.zeros(3)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count as training time."""
+        began = time.monotonic()
+        yield
+        self.since += time.monotonic() - began
+
     def step(self, step: int, sums: Tensor, norm: Tensor, rate: float, ranks: Ranks) -> None:
         self.sums = self.sums.to(sums) + sums
         self.count += 1
         if step % self.every and step != self.steps:
             return
         loss, correct, targets = ranks.sum(self.sums.clone()).tolist()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of step {step} is {loss}",
-                where=self.stage.folder,
-                mend="Lower the learning rate and run again",
-            )
+        check_finite(loss, step, self.stage)
         seconds = time.monotonic() - self.since
         self.stage.log(
             step=step,

@@ -35,7 +35,7 @@ class Unit:
     split: str
     documents: int = 0  # that end here
     text_bytes: int = 0
-    replaced_characters: int = 0
+    replaced_characters: int = 0  # U+FFFD in the text, which is what invalid UTF-8 becomes
     first_document: int = 0  # document_id, consecutive over the units of a split
     digest: str = ""  # sha256 over the pieces
     corpus_documents: list[list[int]] = field(default_factory=list)  # [first, end) of indices in the corpus
@@ -50,6 +50,7 @@ class Plan:
     documents: int
     empty_documents: int
     cut_documents: int
+    held_out: float  # the share asked for, or 0 where it would leave nothing to train on
     forced_held_out: int  # index of the one document held out because chance held out none; −1: chance did
     digest: str  # sha256 of all documents
 
@@ -128,9 +129,11 @@ def make_plan(
     """Read a corpus once, by calling `read`, and plan its units.
 
     Where chance holds out none of two or more documents, which only a small corpus meets, it is read once more with
-    the one of the smallest keyed number held out.
+    the one of the smallest keyed number held out; where it holds out all there is, with none held out.
     """
     plan, smallest = _plan(read(), names, unit_bytes=unit_bytes, held_out=held_out, seed=seed, forced=-1)
+    if not any(u.text_bytes for u in plan.units if u.split == TRAIN):
+        return _plan(read(), names, unit_bytes=unit_bytes, held_out=0.0, seed=seed, forced=-1)[0]
     if held_out > 0 and all(u.split == TRAIN for u in plan.units) and plan.documents - plan.empty_documents > 1:
         plan, _ = _plan(read(), names, unit_bytes=unit_bytes, held_out=held_out, seed=seed, forced=smallest)
     return plan
@@ -186,6 +189,7 @@ def _plan(
         documents=count,
         empty_documents=empty,
         cut_documents=cut_documents,
+        held_out=held_out,
         forced_held_out=forced,
         digest=whole.hex(),
     )

@@ -53,10 +53,12 @@ def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device:
     from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"no causal LM opens here ({error})", where=path, mend="Give a Hugging Face causal LM folder or hub name"
+            f"no causal LM opens here ({error})",
+            where=path,
+            mend="Give a Hugging Face causal LM folder or hub name, with safetensors",
         ) from error
     embedding = model.get_output_embeddings().weight
     if embedding.shape[0] != metadata["vocabulary"]:

@@ -14,7 +14,7 @@ from hardmask.pipeline import distributed, shards
 from hardmask.pipeline.config import Run, as_json
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.progress import bar
-from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage
+from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage, weights_digest
 from hardmask.pipeline.shard_folder import ShardFolder
 from hardmask.pipeline.shards import Rows, round_to_8_bits
 from hardmask.pipeline.training import autocast
@@ -27,7 +27,9 @@ def score(run: Run, folder: RunFolder) -> None:
     """Score every unit of `tokens/` into `hardness/`; units that are committed are kept."""
     tokens, target = ShardFolder(folder.tokens), ShardFolder(folder.hardness)
     places = {d: getattr(run.alm, d) or str(folder.alm(d)) for d in DIRECTIONS}
-    stage = Stage(folder.hardness, {"tokens": tokens.manifest["fingerprint"], "alm": as_json(run.alm)})
+    weights = {d: weights_digest(Path(places[d])) for d in DIRECTIONS}
+    settings = {"tokens": tokens.manifest["fingerprint"], "alm": as_json(run.alm), "alm_weights": weights}
+    stage = Stage(folder.hardness, settings)
     if stage.finished and target.finished:
         return
     device = distributed.choose_device(run.device)
@@ -51,7 +53,8 @@ def score(run: Run, folder: RunFolder) -> None:
                     target.adopt(number, counts)
                 else:
                     scored = _scored_batches(run, tokens, number, models, metadata, device, progress)
-                    target.write_unit(number, scored, metadata, counts)
+                    record = target.write_unit(number, scored, metadata, counts)
+                    stage.log(unit=number, tokens=record["tokens"], clamped=record["clamped"], seconds=stage.seconds())
                     continue
             progress.update(unit["sequences"] * metadata["sequence_length"])
     manifest = target.finish([unit["unit"] for unit in planned], metadata)

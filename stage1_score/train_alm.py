@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import numpy as np
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import Run, as_json
 from hardmask.pipeline.order import Order
-from hardmask.pipeline.reader import Batch, OrderedRows, first_rows, to_batch
+from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
-from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
+from hardmask.pipeline.training import evaluate_sums, micro_sequences, perplexity, total_steps, train
 from hardmask.stage1_score.alm import NextToken, new_alm
 
 
@@ -44,8 +43,8 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
         if batch is None:
             return {}
         loss, correct, targets = evaluate_sums(objective, objective.prepare_content(batch), micro, device)
-        nats = loss / targets
-        return {f"{name}_loss": nats, f"{name}_perplexity": math.exp(nats), f"{name}_accuracy": correct / targets}
+        nats, exact = loss / max(1.0, targets), correct / max(1.0, targets)
+        return {f"{name}_loss": nats, f"{name}_perplexity": perplexity(nats), f"{name}_accuracy": exact}
 
     train(
         objective,
@@ -77,5 +76,5 @@ def _finish(
 
 
 def _evaluation(tokens: ShardFolder, split: str, limit: int, device: Any) -> Batch | None:
-    rows = first_rows(tokens, split, limit)
+    rows = spread_rows(tokens, split, limit)
     return None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)

@@ -17,7 +17,7 @@ from hardmask.kernels.sample_positions import sample_positions
 from hardmask.pipeline import shards
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.publish import write_json
-from hardmask.pipeline.reader import first_rows
+from hardmask.pipeline.reader import spread_rows
 from hardmask.pipeline.runfolder import RunFolder, read_json
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.shards import Rows
@@ -61,7 +61,7 @@ def analyse(run: Run, folder: RunFolder) -> None:
 def _some_rows(hardness: ShardFolder, splits: tuple[str, ...], limit: int) -> tuple[str, Rows]:
     """Up to `limit` rows, spread evenly over the first split that has any."""
     for split in splits:
-        rows = first_rows(hardness, split, limit)
+        rows = spread_rows(hardness, split, limit)
         if rows is not None:
             return split, rows
     raise AssertionError("a finished hardness folder holds no rows")

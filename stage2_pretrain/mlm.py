@@ -16,6 +16,16 @@ from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import Objective
 from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
 
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+"""What architectures call their dropouts; `dropout` of the settings goes into all a model has."""
+
 
 def new_mlm(config: MlmConfig, metadata: dict[str, Any]) -> Any:
     """A RoBERTa of the configured size with fresh weights."""
@@ -48,15 +58,17 @@ def load_mlm(path: str | Path, metadata: dict[str, Any], dropout: float) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(path)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if hasattr(config, name):
+        for name in DROPOUTS:
+            if isinstance(getattr(config, name, None), (int, float)):
                 setattr(config, name, dropout)
-        model = AutoModelForMaskedLM.from_pretrained(path, config=config, dtype=torch.float32)
+        model: Any = AutoModelForMaskedLM.from_pretrained(
+            path, config=config, dtype=torch.float32, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"no masked LM opens here ({error})",
             where=f"--mlm.init {path}",
-            mend="Give scratch, mlm/NAME of a finished run, a Hugging Face folder or a hub name",
+            mend="Give scratch, mlm/NAME of a finished run, or a Hugging Face folder or hub name with safetensors",
         ) from error
     entries = model.get_input_embeddings().weight.shape[0]
     if entries != metadata["vocabulary"]:
@@ -65,15 +77,24 @@ def load_mlm(path: str | Path, metadata: dict[str, Any], dropout: float) -> Any:
             where=f"--mlm.init {path}",
             mend="Score the corpus with the model's own tokenizer (--tokenizer.path)",
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and positions < metadata["sequence_length"]:
-        raise UserError(
-            f"the model has {positions} positions, sequences have {metadata['sequence_length']}",
-            where=f"--mlm.init {path}",
-            mend="Score the corpus with --tokens.sequence-length of at most that",
-        )
     check_slots(model, path)
+    check_positions(model, path, metadata)
     return model
+
+
+@torch.no_grad()
+def check_positions(model: Any, path: str | Path, metadata: dict[str, Any]) -> None:
+    """Refuse a model that cannot read one full sequence; how many positions are usable differs by architecture."""
+    ordinary = next(i for i in range(metadata["vocabulary"]) if i not in metadata["special_ids"])
+    row = torch.full((1, metadata["sequence_length"]), ordinary)
+    try:
+        model.eval().base_model(input_ids=row)
+    except (IndexError, RuntimeError) as error:
+        raise UserError(
+            f"the model cannot read {metadata['sequence_length']} tokens ({error})",
+            where=f"--mlm.init {path}",
+            mend="Score the corpus with a smaller --tokens.sequence-length",
+        ) from error
 
 
 class MaskedTokens(Objective):
@@ -164,23 +185,31 @@ def _hooked_slots(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The same for any masked LM, by hooks: the base model's states are gathered before its head sees them, and what
     enters the output layer is caught."""
-    caught: list[Tensor] = []
 
     def gather(_module: Any, _inputs: Any, output: Any) -> Any:
         output["last_hidden_state"] = _gather(output["last_hidden_state"], positions)
         return output
 
     def catch(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        caught.append(inputs[0])
+        raise _Caught(inputs[0])  # the output layer itself need not run
 
     output_layer = model.get_output_embeddings()
     handles = [model.base_model.register_forward_hook(gather), output_layer.register_forward_pre_hook(catch)]
     try:
         model(input_ids=ids, attention_mask=mask)
+    except _Caught as caught:
+        return caught.states, output_layer.weight, output_layer.bias
     finally:
         for handle in handles:
             handle.remove()
-    return caught[0], output_layer.weight, output_layer.bias
+    raise AssertionError(f"{type(model).__name__} does not call its output layer")
+
+
+class _Caught(Exception):
+    """Carries what entered the output layer out of the model."""
+
+    def __init__(self, states: Tensor) -> None:
+        self.states = states
 
 
 @torch.no_grad()

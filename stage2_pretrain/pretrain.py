@@ -14,11 +14,11 @@ from hardmask.pipeline import distributed
 from hardmask.pipeline.config import MaskingConfig, MlmConfig, MlmRun, Run, as_json
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.order import Order
-from hardmask.pipeline.reader import Batch, OrderedRows, first_rows, to_batch
+from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.recipes import recipe_named
-from hardmask.pipeline.runfolder import RunFolder, Stage
+from hardmask.pipeline.runfolder import RunFolder, Stage, weights_digest
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
-from hardmask.pipeline.training import evaluate_sums, micro_sequences, total_steps, train
+from hardmask.pipeline.training import evaluate_sums, micro_sequences, perplexity, total_steps, train
 from hardmask.stage2_pretrain.analysis import analyse
 from hardmask.stage2_pretrain.masking import ALPHAS, check_masking
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
@@ -28,16 +28,17 @@ EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every ru
 
 def pretrain(run: Run, folder: RunFolder) -> None:
     """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept. Then the numbers behind the figures."""
-    for mlm, masking in selected_runs(run, folder.recipe):
+    for mlm, masking in selected_runs(run, folder.recipe, folder.typed):
         _pretrain_one(run, folder, mlm, masking)
     if distributed.start(run.device).first:
         analyse(run, folder)
 
 
-def selected_runs(run: Run, recipe: str) -> list[tuple[MlmConfig, MaskingConfig]]:
+def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) -> list[tuple[MlmConfig, MaskingConfig]]:
     """The runs to train: the one --mlm.name names, else all the recipe lists.
 
-    A listed run takes what its entry says, except where the user set a flag away from the recipe's default.
+    A listed run takes what its entry says, except where a setting differs from the recipe's default or its flag was
+    `typed`.
     """
     base = recipe_named(recipe)
     listed = {entry.name: entry for entry in base.mlm_runs}
@@ -54,14 +55,20 @@ def selected_runs(run: Run, recipe: str) -> list[tuple[MlmConfig, MaskingConfig]
                 )
         entries = list(base.mlm_runs)
 
-    def merged(ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
-        kept = {k: v for k, v in changes.items() if getattr(ours, k) == getattr(theirs, k)}
+    def merged(group: str, ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
+        kept = {
+            name: value
+            for name, value in changes.items()
+            if getattr(ours, name) == getattr(theirs, name) and f"--{group}.{name.replace('_', '-')}" not in typed
+        }
         return dataclasses.replace(ours, **kept)
 
     return [
         (
-            merged(dataclasses.replace(run.mlm, name=entry.name), base.run.mlm, {"init": entry.init, **entry.mlm}),
-            merged(run.masking, base.run.masking, entry.masking),
+            merged(
+                "mlm", dataclasses.replace(run.mlm, name=entry.name), base.run.mlm, {"init": entry.init, **entry.mlm}
+            ),
+            merged("masking", run.masking, base.run.masking, entry.masking),
         )
         for entry in entries
     ]
@@ -72,7 +79,12 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     shards = ShardFolder(folder.hardness)
     metadata = shards.manifest["metadata"]
     target = folder.mlm / mlm.name
-    settings = {"mlm": as_json(mlm), "masking": as_json(masking), "hardness": shards.manifest["fingerprint"]}
+    settings = {
+        "mlm": as_json(mlm),
+        "masking": as_json(masking),
+        "hardness": shards.manifest["fingerprint"],
+        "init_weights": weights_digest(folder.path / mlm.init) or weights_digest(Path(mlm.init)),
+    }
     stage = Stage(target / "training", settings, write=ranks.first)
     if stage.finished:
         return
@@ -82,7 +94,7 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
     length = metadata["sequence_length"]
     steps = total_steps(mlm, order.rows, length)
-    rows = first_rows(shards, HELD_OUT, mlm.eval_sequences)
+    rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
     measure = Measure(objective, held_out, micro_sequences(mlm, length, device), device)
     train(
@@ -143,7 +155,7 @@ class Measure:
         return {
             "held_out_uniform_loss": loss,
             "held_out_uniform_accuracy": accuracy,
-            "held_out_uniform_perplexity": math.exp(loss),
+            "held_out_uniform_perplexity": perplexity(loss),
             "held_out_own_loss": own_loss,
             "held_out_own_accuracy": own_accuracy,
         }
@@ -156,7 +168,7 @@ class Measure:
         for alpha in ALPHAS:
             loss, accuracy = self.under(MaskingConfig(preset="hardness", alpha=alpha))
             shown = "inf" if math.isinf(alpha) else alpha
-            curve.append({"alpha": shown, "loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy})
+            curve.append({"alpha": shown, "loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy})
         return curve
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def field_texts(kind):
     body = next(n for n in TREE.body if isinstance(n, ast.ClassDef) and n.name == kind.__name__).body
     return {
         node.target.id: ast.unparse(after)
-        for node, after in zip(body, body[1:], strict=False)
+        for node, after in itertools.pairwise(body)
         if isinstance(node, ast.AnnAssign)
     }
 
@@ -32,7 +33,7 @@ def field_texts(kind):
 def test_every_hyper_parameter_says_whose_it_is(kind):
     for name, text in field_texts(kind).items():
         default = getattr(kind(), name)
-        if isinstance(default, bool) or not isinstance(default, (int, float, tuple)) or not default and default != 0:
+        if isinstance(default, bool) or not isinstance(default, (int, float, tuple)) or (not default and default != 0):
             continue
         assert "(ours" in text or "(paper" in text or "ours)" in text, f"{kind.__name__}.{name}: {text}"
 
@@ -68,10 +69,18 @@ def test_small_runs_a_few_steps_on_cpu(tmp_path):
     words = [f"word{i}" for i in range(200)]
     text = "\n\n".join(" ".join(rng.choice(words, size=150)) for _ in range(8))
     (tmp_path / "corpus.txt").write_text(text)
-    flags = ["--out", str(tmp_path / "run"), "--quiet", "--device", "cpu", "--corpus.path", str(tmp_path / "corpus.txt"),
-             "--tokenizer.path", "", "--tokenizer.vocabulary", "500", "--tokens.held-out", "0.2",
-             "--alm.steps", "2", "--alm.batch-sequences", "2", "--alm.eval-sequences", "2",
-             "--mlm.name", "base", "--mlm.steps", "2", "--mlm.batch-sequences", "2", "--mlm.eval-sequences", "2"]  # fmt: skip
+    budget = {"steps": "2", "batch-sequences": "2", "eval-sequences": "2"}
+    settings = {
+        "out": str(tmp_path / "run"),
+        "device": "cpu",
+        "corpus.path": str(tmp_path / "corpus.txt"),
+        "tokenizer.path": "",
+        "tokenizer.vocabulary": "500",
+        "tokens.held-out": "0.2",
+        "mlm.name": "base",
+        **{f"{group}.{name}": value for group in ("alm", "mlm") for name, value in budget.items()},
+    }
+    flags = ["--quiet", *(word for name, value in settings.items() for word in (f"--{name}", value))]
     assert main(["pretrain", "small", *flags]) == DONE
     from transformers import AutoConfig
 

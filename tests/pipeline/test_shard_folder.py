@@ -155,6 +155,14 @@ def test_a_shard_whose_writer_died_before_its_record_is_adopted(folder):
     assert folder.adopt(0, counts()) == record == folder.record_of(0)
 
 
+def test_a_record_of_a_removed_shard_does_not_survive_the_next_one(folder):
+    folder.file_of(0).unlink()
+    assert not folder.finished
+    folder.write_unit(0, batches(some_rows(0, seed=9)), METADATA, counts())
+    assert len(list(ShardFolder(folder.path).read_unit(0))) == len(folder.record_of(0)["crc32"])
+    assert ShardFolder(folder.path).finished
+
+
 def test_other_metadata_is_refused_field_by_field(folder):
     with pytest.raises(UserError, match='alm_forward is "aa" there and "bb" now'):
         folder.begin({**METADATA, "alm_forward": "bb"})

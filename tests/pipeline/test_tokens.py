@@ -175,6 +175,53 @@ def test_a_corpus_that_changed_after_planning_is_refused(tmp_path):
         make_tokens(run_on(text), folder)
 
 
+def test_a_corpus_that_lost_documents_is_refused(tmp_path):
+    text = tmp_path / "a.txt"
+    documents = ["word " * 300 for _ in range(5)]
+    text.write_text("\n\n".join(documents))
+    folder = RunFolder(tmp_path / "run")
+    make_tokens(run_on(text, unit_bytes=1_600, held_out=0.0), folder)
+    (folder.tokens / "done.json").unlink()
+    ShardFolder(folder.tokens).file_of(4).unlink()
+    text.write_text("\n\n".join(documents[:3]))
+    with pytest.raises(UserError, match="unit 4 is not in it any more"):
+        make_tokens(run_on(text, unit_bytes=1_600, held_out=0.0), folder)
+
+
+def test_a_single_document_is_trained_on_even_where_chance_would_hold_it_out(tmp_path):
+    (tmp_path / "a.txt").write_text("the only document there is " * 50)
+    folder = RunFolder(tmp_path / "run")
+    make_tokens(run_on(tmp_path / "a.txt", held_out=0.999), folder)
+    assert ShardFolder(folder.tokens).units(TRAIN)
+    assert not ShardFolder(folder.tokens).units(HELD_OUT)
+
+
+def test_a_tokenizer_of_other_settings_is_not_taken_over(tmp_path):
+    import shutil
+
+    (tmp_path / "a.txt").write_text("some text to read\n\nand some more of it\n")
+    folder, run = RunFolder(tmp_path / "run"), run_on(tmp_path / "a.txt")
+    make_tokens(run, folder)
+    shutil.rmtree(folder.tokens)
+    other = dataclasses.replace(run, tokenizer=TokenizerConfig(vocabulary=300, train_bytes=50_000))
+    with pytest.raises(UserError, match=r"tokenizer\.vocabulary is 400 there and 300 now"):
+        make_tokens(other, folder)
+    assert not folder.tokens.exists(), "what is refused leaves no trace"
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path):
+    from hardmask.pipeline import shards
+    from hardmask.pipeline.packing import pack
+
+    about = {"format": 1, "kind": "tokens", "sequence_length": 8, "vocabulary": 70_000, "special_ids": [0, 1, 2]}
+    rows = pack([(np.array([69_999, 65_536, 3]), True)], unit=0, first_document=0, sequence_length=8, begin=0, end=2,
+                pad=1, dtype=shards.id_type(70_000))  # fmt: skip
+    folder = ShardFolder(tmp_path)
+    folder.begin(about)
+    folder.write_unit(0, [rows], about, {"split": TRAIN})
+    assert next(folder.read_unit(0)).input_ids[0, 1:4].tolist() == [69_999, 65_536, 3]
+
+
 def test_a_corpus_without_text_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(UserError, match="no text"):

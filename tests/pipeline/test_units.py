@@ -32,7 +32,7 @@ def test_the_plan_adds_up_and_a_second_reading_falls_into_it(documents, unit_byt
     assert sum(u.text_bytes for u in plan.units) == sum(len(t.encode()) for _, t in documents)
     assert sum(s["documents"] for s in plan.sources) == len(documents)
     assert plan.empty_documents == sum(not t for _, t in documents)
-    pieces = list(assign(documents, forced=plan.forced_held_out, **settings))
+    pieces = list(assign(documents, forced=plan.forced_held_out, **{**settings, "held_out": plan.held_out}))
     for unit in plan.units:
         mine = [p for p in pieces if p.unit == unit.unit]
         assert {p.split for p in mine} == {unit.split}

@@ -223,5 +223,5 @@ def test_a_retrained_alm_is_refused_over_old_scores(tmp_path):
     score(Run(quiet=True, alm=CONFIG), folder)
     (folder.hardness / "done.json").unlink()
     model_of("forward", 5).save_pretrained(folder.alm("forward"))
-    with pytest.raises(UserError, match="alm_forward is"):
+    with pytest.raises(UserError, match=r"alm_weights\.forward is"):
         score(Run(quiet=True, alm=CONFIG), folder)

@@ -96,12 +96,24 @@ def test_a_padded_batch_attends_to_no_padding(folder):
     prepared = target.prepare(batch)
     assert prepared["attention_mask"].sum() == 80
     first = target(**prepared)[0]
-    prepared["input_ids"][:, 10:] = 7  # what stands at padding must not matter, but positions count from it
-    states = target.model.roberta(
-        input_ids=prepared["input_ids"], attention_mask=prepared["attention_mask"]
-    ).last_hidden_state
-    assert torch.isfinite(first)
-    assert torch.isfinite(states).all()
+    prepared["input_ids"][:, 10:] = 7
+    assert torch.allclose(target(**prepared)[0], first, atol=1e-5), "what stands at padding does not matter"
+    prepared["attention_mask"][:] = 1
+    assert not torch.allclose(target(**prepared)[0], first, atol=1e-5), "without the mask it would"
+
+
+def test_hooks_pass_the_attention_mask_on():
+    import transformers
+
+    config = transformers.BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                     intermediate_size=48)  # fmt: skip
+    model = transformers.BertForMaskedLM(config).eval()
+    ids, mask = torch.randint(5, 64, (2, 12)), torch.ones(2, 12, dtype=torch.long)
+    mask[:, 8:] = 0
+    positions = torch.tensor([[1, 5], [2, 7]])
+    hidden, weight, bias = mlm_module.slot_states(model)(model, ids, mask, positions)
+    expected = model(input_ids=ids, attention_mask=mask).logits.gather(1, positions[..., None].expand(-1, -1, 64))
+    assert torch.allclose(hidden @ weight.T + bias, expected, atol=1e-5)
 
 
 def run_training(folder, path, steps_before_stop=None, config=CONFIG):
@@ -177,6 +189,9 @@ def test_the_learning_rate_rises_and_falls_linearly():
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
+    for steps in range(1, 260):
+        over = [learning_rate(config, step, steps) for step in range(steps)]
+        assert 0 < min(over) <= max(over) <= 1.0, steps
     assert learning_rate(MlmConfig(lr=1.0, warmup=0.1), 0, 1) == 1.0
 
 
@@ -185,6 +200,63 @@ def test_steps_of_a_training():
     assert total_steps(config, 95, 16) == 19
     assert total_steps(config, 95, 16, tokens=1_000) == 6
     assert total_steps(dataclasses.replace(config, steps=7), 95, 16) == 7
+
+
+def test_a_batch_without_targets_changes_nothing(folder):
+    target = objective(folder)
+    prepared = target.prepare(some_batch(folder, 4))
+    prepared["weights"] = torch.zeros_like(prepared["weights"])
+    target.zero_grad()
+    accumulate_gradients(target, prepared, micro=2, ranks=Ranks(), seed=0, device=CPU)
+    assert all(p.grad is None or not p.grad.any() for p in target.parameters())
+
+
+def test_a_diverged_run_is_stopped_and_leaves_no_checkpoint(folder, tmp_path):
+    config = dataclasses.replace(CONFIG, lr=1e30, warmup=0.0, clip_norm=0.0, steps=40, checkpoint_steps=10)
+    with pytest.raises(UserError, match="lower learning rate"):
+        run_training(folder, tmp_path / "run", config=config)
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+def test_a_damaged_checkpoint_is_named(folder, tmp_path):
+    with pytest.raises(Stopped):
+        run_training(folder, tmp_path / "run", 3)
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    path = checkpoint / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="step-00000002: this checkpoint is damaged"):
+        run_training(folder, tmp_path / "run")
+
+
+def test_too_few_positions_are_refused(folder, tmp_path):
+    about = folder.manifest["metadata"]
+    new_mlm(CONFIG, about).save_pretrained(tmp_path / "model")
+    load_mlm(tmp_path / "model", about, 0.1)
+    with pytest.raises(UserError, match="cannot read 17 tokens"):
+        load_mlm(tmp_path / "model", {**about, "sequence_length": 17}, 0.1)
+
+
+def test_pickles_are_not_read(folder, tmp_path):
+    about = folder.manifest["metadata"]
+    model = new_mlm(CONFIG, about)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load_mlm(tmp_path, about, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "DistilBert", "ModernBert"])
+def test_dropout_reaches_every_architecture(folder, tmp_path, kind):
+    import transformers
+
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 48, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48, "pad_token_id": 1,
+             "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}  # fmt: skip
+    model = getattr(transformers, f"{kind}ForMaskedLM")(getattr(transformers, f"{kind}Config")(**sizes))
+    model.save_pretrained(tmp_path)
+    loaded = load_mlm(tmp_path, folder.manifest["metadata"], 0.37)
+    rates = {m.p for m in loaded.modules() if isinstance(m, torch.nn.Dropout)}
+    assert 0.37 in rates
 
 
 def test_another_vocabulary_is_refused(folder, tmp_path):
@@ -205,6 +277,10 @@ def test_listed_runs_and_flags():
     one = recipe_run(mlm={"name": "mine"}, masking={"alpha": 0.1})
     [(mlm, masking)] = selected_runs(one, "demo")
     assert (mlm.name, mlm.init, masking.preset, masking.alpha) == ("mine", "mlm/base", "hardness", 0.1)
+    listed = recipe_run(mlm={"name": "random"}, masking={"preset": "hardness"})
+    assert selected_runs(listed, "demo")[0][1].preset == "random", "what the recipe lists"
+    typed = frozenset({"--masking.preset"})
+    assert selected_runs(listed, "demo", typed)[0][1].preset == "hardness", "unless the flag was typed"
     with pytest.raises(UserError, match=r"--mlm\.name"):
         selected_runs(recipe_run(masking={"alpha": 0.1}), "demo")
 
