@@ -33,14 +33,14 @@ class Source:
     parts: tuple[Part, ...]
 
 
-def open_sources(config: CorpusConfig, embedded_folder: Path) -> list[Source]:
+def open_sources(config: CorpusConfig, embedded_folder: Path, *, quiet: bool = True) -> list[Source]:
     """The sources of a corpus, in the order of `config.path`; files of a folder or glob are sorted by path.
 
     Without a path, the embedded corpus, written to `embedded_folder` unless that exists; one source a package.
     Raises UserError for a missing path, a folder or glob without readable files, and an unknown extension.
     """
     if not config.path:
-        write_embedded_corpus(embedded_folder)
+        write_embedded_corpus(embedded_folder, quiet=quiet)
         files = sorted(embedded_folder.glob("*.txt"))
         if not files:
             raise UserError("it holds no .txt file", where=embedded_folder, mend="Remove the folder and run again")

@@ -19,6 +19,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from hardmask.pipeline.progress import bar
+
 # "python" is the standard library and the language reference of pydoc; the others come with hardmask, some as
 # dependencies of dependencies. What is not installed is left out and the others fill its share.
 PACKAGES = (
@@ -49,7 +51,7 @@ UNDERLINE = re.compile(r"([-=~^*\"'#.])\1{2,}$")  # makes a heading of the line 
 SENTENCES = re.compile(r"[A-Z][^|{}\\=_<>\[\]^#@$]*[.!?]\)?")  # from a capital to a full stop, without symbols
 
 
-def write_embedded_corpus(folder: Path, max_bytes: int = 2_000_000) -> None:
+def write_embedded_corpus(folder: Path, max_bytes: int = 2_000_000, *, quiet: bool = True) -> None:
     """Writes `folder`/PACKAGE.txt, UTF-8, about `max_bytes` in all; does nothing where `folder` exists.
 
     One paragraph a line and a blank line between documents; a document is what one module documents, or one
@@ -60,7 +62,7 @@ def write_embedded_corpus(folder: Path, max_bytes: int = 2_000_000) -> None:
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
-        for package, documents in _fair_shares(max_bytes).items():
+        for package, documents in _fair_shares(max_bytes, quiet).items():
             (partial / f"{package}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8", newline="\n")
         try:
             os.rename(partial, folder)
@@ -71,20 +73,22 @@ def write_embedded_corpus(folder: Path, max_bytes: int = 2_000_000) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fair_shares(max_bytes: int) -> dict[str, list[str]]:
+def _fair_shares(max_bytes: int, quiet: bool) -> dict[str, list[str]]:
     """Documents of each package; the next one always goes to the package with the fewest bytes."""
     seen: set[str] = set()
     waiting = {package: _documents(package, seen) for package in PACKAGES}
     taken: dict[str, list[str]] = {package: [] for package in PACKAGES}
     size_bytes = dict.fromkeys(PACKAGES, 0)
-    while waiting and sum(size_bytes.values()) < max_bytes:
-        package = min(waiting, key=lambda name: size_bytes[name])
-        document = next(waiting[package], None)
-        if document is None:
-            del waiting[package]
-            continue
-        taken[package].append(document)
-        size_bytes[package] += len(document.encode()) + 2
+    with bar("corpus", max_bytes, quiet=quiet, unit="B") as progress:
+        while waiting and sum(size_bytes.values()) < max_bytes:
+            package = min(waiting, key=lambda name: size_bytes[name])
+            document = next(waiting[package], None)
+            if document is None:
+                del waiting[package]
+                continue
+            taken[package].append(document)
+            size_bytes[package] += len(document.encode()) + 2
+            progress.update(len(document.encode()) + 2)
     return {package: documents for package, documents in taken.items() if documents}
 
 

@@ -49,7 +49,7 @@ def demo() -> Recipe:
             width=128,
             heads=4,
             ffn=512,
-            tokens=800_000,
+            tokens=600_000,
             batch_sequences=16,
             lr=2e-3,
             dropout=0.0,
@@ -76,7 +76,7 @@ def demo() -> Recipe:
     base = MlmRun(
         name="base",
         init="scratch",
-        mlm={"steps": 1_200, "lr": 3e-3, "seed": 0, "order_seed": 0},
+        mlm={"steps": 1_000, "lr": 3e-3, "seed": 0, "order_seed": 0},
         masking={"preset": "random", "seed": 0},
     )
     return Recipe(run, (base, *_random_mask_runs((0.005,))))

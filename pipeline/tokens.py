@@ -29,7 +29,7 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
     target = ShardFolder(folder.tokens)
     if stage.finished and target.finished:
         return
-    sources = open_sources(run.corpus, folder.corpus)
+    sources = open_sources(run.corpus, folder.corpus, quiet=run.quiet)
 
     def documents() -> Iterator[tuple[int, str]]:
         return read_documents(sources, run.corpus)
