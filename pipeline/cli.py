@@ -29,6 +29,8 @@ class Verb:
 
     function: str
     meaning: str
+    check: str = ""
+    """A function of (Run, RunFolder) that refuses its settings before any stage spends time."""
     parallel: bool = False
     """Every process of a torchrun takes part; else the first works and the others wait."""
     groups: tuple[str, ...] = ()
@@ -51,10 +53,16 @@ VERBS = {
     "pretrain": Verb(
         "hardmask.stage2_pretrain.pretrain:pretrain",
         "masked-LM pre-training in mlm/NAME/",
+        check="hardmask.stage2_pretrain.pretrain:check_settings",
         parallel=True,
         groups=("mlm", "masking"),
     ),
-    "glue": Verb("hardmask.stage2_pretrain.glue:run_glue", "fine-tune on GLUE or on probe tasks", groups=("glue",)),
+    "glue": Verb(
+        "hardmask.stage2_pretrain.glue:run_glue",
+        "fine-tune on GLUE or on probe tasks",
+        check="hardmask.stage2_pretrain.glue:check_settings",
+        groups=("glue",),
+    ),
     "report": Verb("hardmask.pipeline.report:make_report", "figures and tables in report/ from the files of a run"),
 }
 STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
@@ -101,7 +109,7 @@ def _run(words: list[str]) -> None:
         )
     named = len(words) > 1 and not words[1].startswith("-")
     flags = words[2:] if named else words[1:]
-    run, folder = parse(verb, words[1] if named else _recipe_of(_given_out(flags)), flags)
+    run, folder = parse(verb, words[1] if named else _recipe_of(_given("--out", flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     execute(verb, run, folder)
 
@@ -120,7 +128,7 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
     import tyro
 
     defaults = recipe_named(recipe).run
-    out = _given_out(flags) or f"runs/{recipe}"
+    out = _given("--out", flags) or f"runs/{recipe}"
     saved = Path(out) / "run.json"
     if saved.exists():
         there = read_json(saved)
@@ -131,15 +139,20 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
                 mend=f"Give the recipe {there['recipe']} or another --out",
             )
         defaults = with_values(defaults, there["settings"])
+    typed = frozenset(word.split("=")[0].replace("_", "-") for word in flags if word.startswith("--"))
+    made = Path(out) / "mlm" / _given("--mlm.name", flags) / "training" / "config.json"
+    if "--mlm.name" in typed and made.exists():  # the run's own settings, which then stand as if they were typed
+        of_run = read_json(made)["settings"]
+        defaults = with_values(defaults, {group: of_run[group] for group in ("mlm", "masking")})
+        typed |= {f"--{g}.{name.replace('_', '-')}" for g in ("mlm", "masking") for name in of_run[g]}
     settings = tyro.cli(
         _help_type(verb, defaults) if {"-h", "--help"} & set(flags) else Run,
         args=flags,
         default=dataclasses.replace(defaults, out=out),
         prog=f"hardmask {verb} {recipe}",
         description=f"{VERBS[verb].meaning[0].upper()}{VERBS[verb].meaning[1:]}. Settings of the other verbs are "
-        "accepted too; a run folder remembers what it was made with.",
+        "accepted too (see their --help); a run folder remembers what it was made with.",
     )
-    typed = frozenset(word.split("=")[0].replace("_", "-") for word in flags if word.startswith("--"))
     return settings, RunFolder(Path(settings.out), recipe, typed)
 
 
@@ -158,16 +171,26 @@ def _help_type(verb: str, defaults: Run) -> Any:
 def execute(verb: str, run: Run, folder: RunFolder) -> None:
     """Run a verb and, where it is a stage, first the stages before it that are not finished."""
     if verb not in STAGES:
-        _function(verb)(run, folder)
+        _function(VERBS[verb].function)(run, folder)
         return
     _quiet_transformers()
+    distributed.choose_device(run.device)
     ranks = distributed.start(run.device)
-    for name in STAGES[: STAGES.index(verb) + 1]:
+    stages = STAGES[: STAGES.index(verb) + 1]
+    for name in stages:
+        if VERBS[name].check:
+            _function(VERBS[name].check)(run, folder)
+    for name in stages:
         started = time.monotonic()
         if ranks.first and not run.quiet:
             print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
-        if VERBS[name].parallel or ranks.first:
-            _function(name)(run, folder)
+        try:
+            if VERBS[name].parallel or ranks.first:
+                _function(VERBS[name].function)(run, folder)
+        except Stopped:  # the settings were good enough to work with: `--out` is enough to go on
+            if ranks.first:
+                _remember(run, folder, VERBS[name].groups)
+            raise
         ranks.barrier()
         if ranks.first:
             _remember(run, folder, VERBS[name].groups)
@@ -183,8 +206,8 @@ def _quiet_transformers() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _function(verb: str) -> Callable[[Run, RunFolder], None]:
-    module, name = VERBS[verb].function.split(":")
+def _function(place: str) -> Callable[[Run, RunFolder], None]:
+    module, name = place.split(":")
     function: Callable[[Run, RunFolder], None] = getattr(importlib.import_module(module), name)
     return function
 
@@ -208,12 +231,13 @@ def _recipe_of(out: str) -> str:
     return str(read_json(saved)["recipe"]) if out and saved.exists() else "demo"
 
 
-def _given_out(flags: list[str]) -> str:
+def _given(flag: str, flags: list[str]) -> str:
+    """The value of a flag as it was typed; empty where it was not."""
     for index, word in enumerate(flags):
-        if word == "--out" and index + 1 < len(flags):
+        if word == flag and index + 1 < len(flags):
             return flags[index + 1]
-        if word.startswith("--out="):
-            return word.removeprefix("--out=")
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
     return ""
 
 

@@ -182,7 +182,8 @@ class MaskingConfig:
     preset: str = "hardness"
     """A strategy by name: hardness, random."""
     alpha: float = 0.005
-    """Smoothing of Eq. 4 (paper: 0, 0.001, 0.005), absolute, at a mean of P of 1/512; 0: hardest, inf: uniform."""
+    """Smoothing of Eq. 4 (paper: 0, 0.001, 0.005), absolute, at a mean of P of 1/512; 0: in proportion to P, inf:
+    uniform."""
     rate: float = 0.15
     """Share of the maskable tokens that is predicted, in steps of 0.001 (paper)."""
     mask_share: float = 0.8

@@ -154,7 +154,7 @@ def _word(axes: Any, box: tuple[float, float, float, float], text: str, colour: 
     x, y, width, height = box
     axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, lw=0))
     luminance = float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
-    ink = "black" if luminance > 0.5 else "white"
+    ink = "black" if luminance > 0.42 else "white"
     # Not as mathematics: the corpus has dollar signs.
     axes.text(x + 1.5, y + height / 2, text, fontsize=WORD_POINTS, color=ink, va="center_baseline", parse_math=False)
 

@@ -231,7 +231,7 @@ th, td { padding: .2rem .75rem .2rem 0; text-align: right; border-bottom: 1px so
 figure { margin: 2rem 0; } img { max-width: 100%; height: auto; background: white; }
 @media (prefers-color-scheme: dark) {
   :root { --soft: #aaa; } body { background: #16181c; color: #ddd; }
-  a { color: #8ab4f8; } img { filter: brightness(.9); }
+  a { color: #8ab4f8; } img { border-radius: 6px; }
 }
 """
 

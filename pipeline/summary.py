@@ -98,7 +98,7 @@ def _over_alpha(results: Results) -> list[Table]:
         ratio = hardest_over_uniform(results.mlm[name])
         rows.append([name, *(found.get(a, "–") for a in alphas), "–" if ratio is None else f"{ratio:.2f}"])
     heads = ["run", *(f"α = {alpha_name(a)}" if a == 0 else alpha_name(a) for a in alphas), "0 / ∞"]
-    notes = ["α = 0: the hardest tokens are masked; ∞: uniform masks.", PAPER]
+    notes = ["α = 0: masks drawn in proportion to P, the hardest there are; ∞: uniform masks.", PAPER]
     return [Table("Masked LMs: held-out perplexity by α of the masks", heads, rows, notes)]
 
 

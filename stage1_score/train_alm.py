@@ -67,7 +67,11 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
 def _finish(
     objective: NextToken, folder: RunFolder, direction: str, stage: Stage, results: dict[str, Any], steps: int
 ) -> None:
+    from hardmask.pipeline.tokenizer import open_tokenizer
+
     objective.model.save_pretrained(folder.alm(direction))
+    if folder.tokenizer.exists():  # absent where tokens/ was made elsewhere
+        open_tokenizer(str(folder.tokenizer)).save(folder.alm(direction))
     if "held_out_loss" in results:
         results["gap"] = results["held_out_loss"] - results["train_loss"]  # nats a token
     stage.log(step=steps, **results)

@@ -22,7 +22,7 @@ from hardmask.pipeline.runfolder import RunFolder, provenance
 from hardmask.stage2_pretrain.fine_tune import fine_tune, job_settings
 from hardmask.stage2_pretrain.glue_metrics import append_result, read_results, write_table
 from hardmask.stage2_pretrain.glue_tasks import TASKS, TaskData, available_tasks, read_task
-from hardmask.stage2_pretrain.probes import make_probes
+from hardmask.stage2_pretrain.probes import PROBES, make_probes
 
 PROBE_BYTES = 20_000_000
 """UTF-8 bytes of the corpus probe tasks are made from, at most."""
@@ -64,6 +64,18 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
                 append_result(folder.glue / "results.jsonl", known[key])
             results.append(known[key])
     write_table(results, folder.glue)
+
+
+def check_settings(run: Run, folder: RunFolder) -> None:
+    """Refuse tasks and a data folder that are not there, before anything is spent."""
+    settings = run.glue
+    known = list(TASKS) if settings.path else [*PROBES]
+    for name in settings.tasks:
+        if name not in known:
+            mend = f"Choose of {', '.join(known)}" + ("" if settings.path else ", or give --glue.path for GLUE tasks")
+            raise UserError(f"there is no task {name!r}", where="--glue.tasks", mend=mend)
+    if settings.path and settings.path != "hub" and not Path(settings.path).is_dir():
+        raise UserError("there is no such folder", where=f"--glue.path {settings.path}", mend="Check it, or give hub")
 
 
 # Which jobs there are

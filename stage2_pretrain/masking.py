@@ -101,7 +101,9 @@ def mask_batch(
     """
     if config.preset not in STRATEGIES:
         raise UserError(
-            f"there is no strategy {config.preset!r}", where="--masking.preset", mend=f"Choose of {sorted(STRATEGIES)}"
+            f"there is no strategy {config.preset!r}",
+            where="--masking.preset",
+            mend=f"Choose one of {', '.join(STRATEGIES)}",
         )
     special, ordinary_ids = _tables(vocabulary, input_ids.device)
     maskable = ~special[input_ids]

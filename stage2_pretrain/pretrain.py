@@ -34,6 +34,12 @@ def pretrain(run: Run, folder: RunFolder) -> None:
         analyse(run, folder)
 
 
+def check_settings(run: Run, folder: RunFolder) -> None:
+    """Refuse masking no run could train with, before anything is spent."""
+    for _, masking in selected_runs(run, folder.recipe, folder.typed):
+        check_masking(masking, run.tokens.sequence_length)
+
+
 def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) -> list[tuple[MlmConfig, MaskingConfig]]:
     """The runs to train: the one --mlm.name names, else all the recipe lists.
 
@@ -51,7 +57,7 @@ def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) ->
         ):
             if ours != theirs:
                 raise UserError(
-                    f"{flag} says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/"
+                    "it says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/"
                 )
         entries = list(base.mlm_runs)
 
@@ -96,7 +102,7 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     steps = total_steps(mlm, order.rows, length)
     rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
-    measure = Measure(objective, held_out, micro_sequences(mlm, length, device), device)
+    measure = Measure(objective, held_out, length, micro_sequences(mlm, length, device), device)
     train(
         objective,
         OrderedRows(shards, order),
@@ -134,6 +140,7 @@ class Measure:
 
     objective: MaskedTokens
     rows: Batch | None
+    sequence_length: int
     micro: int
     device: torch.device
 
@@ -178,7 +185,9 @@ def _finish(
     from hardmask.pipeline.tokenizer import open_tokenizer
 
     objective.model.save_pretrained(target)
-    open_tokenizer(str(folder.tokenizer)).save(target)
+    tokenizer = open_tokenizer(str(folder.tokenizer))
+    tokenizer.hf.model_max_length = measure.sequence_length
+    tokenizer.save(target)
     results = measure.uniform_and_own()
     stage.log(step=steps, **results)
     stage.finish(steps=steps, **results, over_alpha=measure.over_alpha())

@@ -128,6 +128,13 @@ def test_one_more_run_by_name(finished):
     settings = json.loads((finished / "mlm/mine/training/config.json").read_text())["settings"]
     assert settings["masking"]["alpha"] == 0.1
     assert main(["pretrain", "demo", "--out", str(finished), "--quiet"]) == DONE, "the folder's own settings are kept"
+    before = stamps(finished)
+    assert main(["pretrain", "demo", "--out", str(finished), "--quiet", "--mlm.name", "mine"]) == DONE
+    assert before == stamps(finished), "a named run remembers its own"
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(finished / "mlm/mine").model_max_length == 32
+    assert len(AutoTokenizer.from_pretrained(finished / "alm/forward")) == 300
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,7 @@ def test_one_more_run_by_name(finished):
         (["tokens", "demo", "--tokens.split-seed", "-1"], "--tokens.split-seed: it is -1"),
         (["pretrain", "demo", "--mlm.name", "x", "--mlm.order-seed", "-1"], "--mlm.order-seed: it is -1"),
         (["tokens", "demo", "--tokenizer.path", "./no-such"], "./no-such"),
+        (["glue", "demo", "--glue.tasks", "mrcp"], "no task 'mrcp'"),
         (["glue", "demo", "--glue.models", "nobody"], "nobody"),
         (["glue", "demo", "--glue.path", "no/such/folder"], "no/such/folder"),
         (["score", "small"], "made with recipe demo, not small"),
@@ -178,6 +186,16 @@ def test_cuda_asked_for_and_absent(finished, capsys, monkeypatch):
     arguments = ["pretrain", "demo", "--out", str(finished), "--quiet", "--mlm.name", "y", "--device", "cuda"]
     assert main(arguments) == USER_ERROR
     assert "--device cuda: torch sees no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--glue.path", "/no/such/folder"], ["--glue.tasks", "mrcp"], ["--mlm.name", "x", "--masking.preset", "hardnes"],
+     ["--mlm.name", "x", "--masking.alpha", "-1"]],
+)  # fmt: skip
+def test_what_can_be_known_is_refused_before_any_work(tmp_path, flags):
+    assert main(["glue", "demo", "--out", str(tmp_path / "run"), "--quiet", *flags]) == USER_ERROR
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_flags_name_the_near_miss(capsys):
@@ -246,6 +264,7 @@ def test_a_signal_stops_with_75_and_the_next_run_goes_on(tmp_path):
 
     run_until(3)
     reached = newest_checkpoint(out)
+    command = [*command[:7], "--quiet"]  # the folder remembers the rest
     run_until(reached + 6)
     lines = [json.loads(line) for line in (out / "alm/forward/training/metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "loss" in line]
