@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -139,6 +140,8 @@ def train(
     folder = stage.folder / "checkpoints"
     first = checkpoint.load_newest(folder, objective.model, optimizer)
     stage.forget_after(first)
+    if ranks.first and not quiet:
+        print(f"hardmask {what}: steps {first + 1:,} to {steps:,}", file=sys.stderr, flush=True)
     wrapped = _wrap(objective, config, ranks, device)
     progress = bar(what, steps * config.batch_sequences * sequence_length, quiet=quiet or not ranks.first,
                    done=first * config.batch_sequences * sequence_length)  # fmt: skip
