@@ -174,8 +174,8 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         _function(VERBS[verb].function)(run, folder)
         return
     _quiet_transformers()
-    distributed.choose_device(run.device)
     ranks = distributed.start(run.device)
+    distributed.choose_device(run.device, ranks)
     stages = STAGES[: STAGES.index(verb) + 1]
     for name in stages:
         if VERBS[name].check:
