@@ -40,7 +40,7 @@ def to_batch(rows: Rows, epoch: np.ndarray, device: torch.device) -> Batch:
     """Rows [B] and their epochs [B] int64 as tensors on a device; transfers to CUDA are pinned and asynchronous."""
 
     def tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-        there = torch.from_numpy(np.ascontiguousarray(values))
+        there = torch.from_numpy(np.require(values, requirements=["C", "W"]))
         if device.type == "cuda":
             there = there.pin_memory().to(device, non_blocking=True)
         return there.to(dtype)

@@ -177,8 +177,8 @@ def test_the_objective_counts_every_target_but_the_first_and_padding():
     assert prepared["weights"].sum() == (batch.length - 1).sum()
     loss, (total, _) = target(**prepared)
     nll = token_nll_of_rows(target.model, batch.input_ids, batch.length, "forward")
-    assert loss.item() == pytest.approx(float(nll.sum()), rel=1e-5)
-    assert float(total) == pytest.approx(float(nll.sum()), rel=1e-5)
+    assert loss.item() == pytest.approx(nll.sum().item(), rel=1e-5)
+    assert total.item() == pytest.approx(nll.sum().item(), rel=1e-5)
     content = target.prepare_content(batch)["weights"].sum()
     assert content == int(((batch.input_ids > 3) & (batch.input_ids < 59)).sum())
 
