@@ -11,7 +11,7 @@ HARDMASK := $(BIN)/hardmask
 .PHONY: help install install-dev demo tokens alm score pretrain glue report test lint format clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  RECIPE=demo|small|roberta-base|roberta-large, ARGS="--out FOLDER --field value ..."'
 
 $(BIN)/python:
