@@ -171,8 +171,8 @@ class ScoreConfig:
     """How perplexities are computed."""
 
     batch_tokens: int = 0
-    """Tokens per forward pass; 0: 512 on CPU, where one sequence at a time is fastest, and 16,896 on CUDA, which
-    fills 132 multiprocessors with 128 rows each (ours)."""
+    """Tokens per forward pass; 0: 512 on CPU and 16,896 on CUDA, 128 for each of 132 multiprocessors (ours; the latter
+    not measured yet)."""
 
 
 @dataclass(frozen=True, kw_only=True)

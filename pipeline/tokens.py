@@ -74,7 +74,8 @@ def _tokenizer(run: Run, path: Path, documents: Any) -> Tokenizer:
     trained = {} if run.tokenizer.path else {"corpus": as_json(run.corpus)}
     wanted = {"tokenizer": as_json(run.tokenizer), **trained}
     if path.exists():
-        different = differences(read_json(path / "made_from.json"), wanted)
+        made_from = path / "made_from.json"
+        different = differences(read_json(made_from) if made_from.exists() else {}, wanted)
         if different:
             raise UserError(
                 f"this tokenizer was made with other settings: {'; '.join(different)}",

@@ -207,6 +207,9 @@ def test_a_tokenizer_of_other_settings_is_not_taken_over(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer\.vocabulary is 400 there and 300 now"):
         make_tokens(other, folder)
     assert not folder.tokens.exists(), "what is refused leaves no trace"
+    (folder.tokenizer / "made_from.json").unlink()
+    with pytest.raises(UserError, match="other settings"):
+        make_tokens(run, folder)
 
 
 def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path):
