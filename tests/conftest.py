@@ -11,12 +11,22 @@ import pytest
 import torch
 from hypothesis import settings
 
+USABLE_GPU = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+if not USABLE_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined: the Triton twins then run on CPU tensors
+
 settings.register_profile("hardmask", deadline=None, max_examples=50)
 settings.load_profile("hardmask")
 
 
 def pytest_collection_modifyitems(items):
-    usable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     for item in items:
-        if item.get_closest_marker("gpu") and not usable:
+        if item.get_closest_marker("gpu") and not USABLE_GPU:
             item.add_marker(pytest.mark.skip(reason="no CUDA device of compute capability 8.0 or newer"))
+
+
+@pytest.fixture
+def triton_device():
+    """Where Triton's kernels run: on the GPU if there is one, else in the interpreter on CPU tensors."""
+    pytest.importorskip("triton")
+    return torch.device("cuda" if USABLE_GPU else "cpu")
