@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from hardmask.kernels.linear_nll import (
-    ProductFormat,
-    check_operands,
-    operand,
-    product,
-    product_format,
-    split_target,
-)
+from hardmask.kernels.linear_nll import ProductFormat, check_operands, operand, product_format
+from hardmask.kernels.token_nll import token_nll_
 
 # Bytes of the logits of one chunk of tokens. Every chunk adds to the whole weight gradient, so few are best. CPU:
 # 128 MiB holds [512 x 50,265] whole, forward and backward 0.62 s against 0.72 s in two chunks of 64 MiB (two cores,
 # torch 2.13, timed like linear_nll's block). CUDA: not measured.
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
+
+# Elements a row of logits is padded to a multiple of, for the GPU: RoBERTa's 50,265 classes are odd, and rows that
+# start at odd elements are read and written 2 or 4 bytes at a time. 64 half-precision numbers are a cache line.
+ROW_ALIGNMENT = 64
 
 
 def weighted_nll_sum(
@@ -32,12 +28,17 @@ def weighted_nll_sum(
     *,
     bias: Tensor | None = None,
     budget_bytes: int | None = None,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of token_weight * nll, with the gradients computed on the way: three matrix products instead of four.
 
     Equals `(token_weight * linear_nll(hidden, weight, target, bias=bias)).sum()` and differs in cost: it holds the
-    logits of as many tokens as fit the budget, and the gradient of the weight from forward to backward. For a mean
-    over all devices give token_weight = 1 / count, or divide the gradients.
+    logits of as many tokens as fit the budget, and the gradients of hidden and weight from forward to backward. For a
+    mean over all devices give token_weight = 1 / count, or divide the gradients. One node of a graph for
+    torch.compile; not twice differentiable.
+
+    Operands have the dtype of `hidden`, or autocast's where that is on; products, sums and gradients are float32, or
+    float64 for float64. On CUDA the gradient of the logits is an operand too and is rounded to that dtype.
 
     Args:
         hidden: [T, K] float.
@@ -46,93 +47,167 @@ def weighted_nll_sum(
         token_weight: [T] float, 0 at tokens that do not count.
         bias: [V] or None.
         budget_bytes: size of the logits of a chunk; None: what suits the device.
+        implementation: of the softmax of a chunk, "reference", "triton" (not for float64), or None: what suits the
+            device and dtype.
 
     Returns:
         loss: scalar float32 (float64 for float64 operands), differentiable in all four float inputs.
-        nll: [T] of the same dtype, detached; nats ≥ 0, NaN where a logit is NaN or the target is no class.
+        nll: [T] of the same dtype, detached; nats ≥ 0, NaN where a logit is NaN or +inf, or the target is no class.
         correct: [T] bool, detached; whether the target's logit is above every other. No host sync.
 
     Raises:
-        ValueError: shapes or dtypes do not fit.
+        ValueError: shapes or dtypes do not fit, or the implementation cannot run here.
     """
     check_operands(hidden, weight, target, bias)
     if token_weight.shape != target.shape:
         raise ValueError(f"token_weight is {list(token_weight.shape)}; {list(target.shape)} is needed, as target has")
     form = product_format(hidden, budget_bytes, CHUNK_BYTES)
-    loss, nll, correct = _WeightedNllSum.apply(
-        hidden, weight, bias, target, token_weight, form, torch.is_grad_enabled()
+    # Decided here: what the operation sees of its inputs neither requires a gradient nor is under autocast.
+    needs = [torch.is_grad_enabled() and value is not None and value.requires_grad for value in (hidden, weight, bias)]
+    loss, nll, correct, *_ = _weighted_nll_sum(
+        hidden,
+        weight,
+        bias,
+        target,
+        token_weight,
+        form.operands,
+        form.result,
+        form.block_bytes,
+        needs,
+        implementation,
     )
     return loss, nll, correct
 
 
-class _WeightedNllSum(torch.autograd.Function):
-    """Chunks of tokens with all their logits, which become the gradient of the logits in place."""
+def add_product_(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
+    """total += left @ right, or total = left @ right if first, without a temporary of total's size.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        token_weight: Tensor,
-        form: ProductFormat,
-        grad_enabled: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, vocabulary = hidden.shape[0], weight.shape[0]
-        need_hidden, need_weight, need_bias = (need and grad_enabled for need in ctx.needs_input_grad[:3])
-        nll = torch.empty(tokens, dtype=form.result, device=hidden.device)
-        correct = torch.empty(tokens, dtype=torch.bool, device=hidden.device)
-        hidden_grad = torch.zeros_like(hidden, dtype=form.result) if need_hidden else None
-        weight_grad = torch.zeros_like(weight, dtype=form.result) if need_weight else None
-        bias_grad = torch.zeros(vocabulary, dtype=form.result, device=hidden.device) if need_bias else None
-        token_weight = token_weight.to(form.result)
-        step = max(form.block_bytes // (form.result.itemsize * max(vocabulary, 1)), 1)
-        with torch.autocast(hidden.device.type, enabled=False):
-            left, right = operand(hidden, form), operand(weight, form)
-            for start in range(0, tokens, step):
-                rows = slice(start, start + step)
-                logits = product(left[rows], right.T)
-                if bias is not None:
-                    logits += bias
-                nll[rows], correct[rows] = _differentiate(logits, target[rows, None], token_weight[rows, None])
-                if bias_grad is not None:
-                    bias_grad += logits.sum(0)
-                logits_grad = logits.to(left.dtype)
-                if hidden_grad is not None:
-                    hidden_grad[rows] = product(logits_grad, right)
-                if weight_grad is not None:
-                    weight_grad += product(logits_grad.T, left[rows])
-        ctx.save_for_backward(hidden_grad, weight_grad, bias_grad, nll)
-        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        ctx.mark_non_differentiable(nll, correct)
-        return (token_weight * nll).sum(), nll, correct
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, loss_grad: Tensor, _nll_grad: Tensor, _correct_grad: Tensor) -> tuple[Tensor | None, ...]:
-        *grads, nll = ctx.saved_tensors
-        scaled = [
-            None if grad is None else (grad * loss_grad).to(dtype)
-            for grad, dtype in zip(grads, ctx.dtypes, strict=True)
-        ]
-        token_weight_grad = nll * loss_grad if ctx.needs_input_grad[4] else None
-        return *scaled, None, token_weight_grad, None, None
-
-
-def _differentiate(logits: Tensor, target: Tensor, token_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn the logits [R, V] into the gradient of the weighted sum, in place; return nll [R] and correct [R].
-
-    The formulas are those at the head of linear_nll.
+    Args:
+        total: [M, N], classes adjacent, rows with any stride; float32 or float64. Uninitialised if first.
+        left, right: [M, K], [K, N] of total's dtype, or of half precision for a float32 total on CUDA.
     """
-    here, logit = split_target(logits, target, 0, -math.inf)
-    target_logit = torch.where(here, logit, math.nan)
-    largest = logits.amax(1, keepdim=True)
-    finite = torch.finfo(logits.dtype)
-    total = logits.sub_(largest.clamp_min(finite.min)).exp_().sum(1, keepdim=True)
-    margin = largest - target_logit + total.log()
-    target_grad = margin.sigmoid() * token_weight
-    logits.mul_(target_grad / total.clamp_min(finite.tiny))
-    split_target(logits, target, 0, -target_grad)
-    nll = torch.logaddexp(torch.zeros_like(margin), margin)
-    return nll[:, 0], (target_logit > largest)[:, 0]
+    if left.dtype == total.dtype:
+        if first:
+            torch.mm(left, right, out=total)
+        else:
+            total.addmm_(left, right)
+    elif first:
+        torch.mm(left, right, out_dtype=total.dtype, out=total)
+    else:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+
+
+@torch.library.custom_op("hardmask::weighted_nll_sum", mutates_args=())
+def _weighted_nll_sum(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    token_weight: Tensor,
+    operands: torch.dtype,
+    result: torch.dtype,
+    budget_bytes: int,
+    needs: list[bool],
+    implementation: str | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """loss, nll, correct and the gradients of hidden, weight and bias for a loss_grad of 1, [0] where not needed.
+
+    Chunks of tokens with all their logits, which become the gradient of the logits in place.
+    """
+    form = ProductFormat(operands, result, budget_bytes)
+    tokens, vocabulary = hidden.shape[0], weight.shape[0]
+    loss, nll, correct, hidden_grad, weight_grad, bias_grad = _outputs(hidden, weight, result, needs)
+    token_weight = token_weight.to(result)
+    with torch.autocast(hidden.device.type, enabled=False):
+        left, right = operand(hidden, form), operand(weight, form)
+        step = _chunk_tokens(tokens, form.block_bytes // (result.itemsize * max(vocabulary, 1)))
+        aligned = hidden.device.type != "cpu" or implementation == "triton"
+        stride = -(-vocabulary // ROW_ALIGNMENT) * ROW_ALIGNMENT if aligned else vocabulary
+        logits_of_chunk = torch.empty(step, stride, dtype=result, device=hidden.device)[:, :vocabulary]
+        grad_of_chunk = logits_of_chunk
+        if left.dtype != result and any(needs):
+            grad_of_chunk = torch.empty(step, stride, dtype=left.dtype, device=hidden.device)[:, :vocabulary]
+        for start in range(0, tokens, step):
+            rows = slice(start, min(start + step, tokens))
+            first = start == 0
+            logits, logits_grad = (chunk[: rows.stop - start] for chunk in (logits_of_chunk, grad_of_chunk))
+            add_product_(logits, left[rows], right.T, first=True)
+            nll[rows], correct[rows] = token_nll_(
+                logits,
+                target[rows],
+                token_weight[rows],
+                bias=bias,
+                ignore_index=None,
+                gradient=logits_grad,
+                implementation=implementation,
+            )
+            if needs[0]:
+                add_product_(hidden_grad[rows], logits_grad, right, first=True)
+            if needs[1]:
+                add_product_(weight_grad, logits_grad.T, left[rows], first=first)
+            if needs[2]:
+                bias_grad += logits_grad.sum(0, dtype=result)
+        if not tokens:
+            weight_grad.zero_()
+    torch.sum(token_weight * nll, 0, out=loss)
+    return loss, nll, correct, hidden_grad, weight_grad, bias_grad
+
+
+def _chunk_tokens(tokens: int, limit: int) -> int:
+    """Tokens a chunk: as few chunks as `limit` tokens allow, of about one size."""
+    chunks = -(-tokens // max(limit, 1))
+    return max(-(-tokens // max(chunks, 1)), 1)
+
+
+def _outputs(hidden: Tensor, weight: Tensor, result: torch.dtype, needs: list[bool]) -> tuple[Tensor, ...]:
+    """The operation's outputs, uninitialised but for the gradient of the bias."""
+    tokens, vocabulary = hidden.shape[0], weight.shape[0]
+    value = hidden.new_empty((), dtype=result)
+    return (
+        value,
+        value.new_empty(tokens),
+        value.new_empty(tokens, dtype=torch.bool),
+        value.new_empty(hidden.shape if needs[0] else 0),
+        value.new_empty(weight.shape if needs[1] else 0),
+        value.new_zeros(vocabulary if needs[2] else 0),
+    )
+
+
+@_weighted_nll_sum.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    token_weight: Tensor,
+    operands: torch.dtype,
+    result: torch.dtype,
+    budget_bytes: int,
+    needs: list[bool],
+    implementation: str | None,
+) -> tuple[Tensor, ...]:
+    return _outputs(hidden, weight, result, needs)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    hidden, weight, bias, _, token_weight, *_, ctx.needs, _ = inputs
+    _, nll, correct, *grads = output
+    ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype, token_weight.dtype
+    ctx.save_for_backward(*grads, nll)
+    ctx.mark_non_differentiable(nll, correct, *grads)
+    ctx.set_materialize_grads(False)  # as zeros there would be another weight gradient
+
+
+def _backward(ctx: Any, loss_grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    *grads, nll = ctx.saved_tensors
+    if loss_grad is None:
+        return (None,) * 10
+    scaled = [
+        (grad * loss_grad).to(dtype) if need else None
+        for grad, dtype, need in zip(grads, ctx.dtypes[:3], ctx.needs, strict=True)
+    ]
+    token_weight_grad = (nll * loss_grad).to(ctx.dtypes[3]) if ctx.needs_input_grad[4] else None
+    return *scaled, None, token_weight_grad, *(None,) * 5
+
+
+_weighted_nll_sum.register_autograd(_backward, setup_context=_setup)

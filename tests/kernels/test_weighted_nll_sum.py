@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.backends.debugging import aot_eager
 
+from hardmask.kernels import weighted_nll_sum as module
 from hardmask.kernels.linear_nll import linear_nll
-from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
+from hardmask.kernels.weighted_nll_sum import add_product_, weighted_nll_sum
+
+IMPLEMENTATIONS = ["reference", "triton"]
+# In Triton's interpreter NumPy warns of what is meant: ln 0, and NaN out of infinities.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+
+@pytest.fixture
+def device(implementation, triton_device):
+    return triton_device if implementation == "triton" else torch.device("cpu")
 
 
 def case(tokens, width, vocabulary, *, dtype=torch.float32, seed=0):
@@ -20,23 +33,86 @@ def case(tokens, width, vocabulary, *, dtype=torch.float32, seed=0):
     return [x.to(dtype).requires_grad_() for x in (hidden, weight, bias, token_weight)], target
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 33])
-@pytest.mark.parametrize("vocabulary", [1, 7, 257, 50_265])
-@pytest.mark.parametrize("budget_bytes", [None, 1_000_000])
-def test_against_float64(tokens, vocabulary, budget_bytes):
-    (hidden, weight, bias, token_weight), target = case(tokens, 16, vocabulary)
-    loss, nll, correct = weighted_nll_sum(hidden, weight, target, token_weight, bias=bias, budget_bytes=budget_bytes)
-    exact = [x.detach().double().requires_grad_() for x in (hidden, weight, bias, token_weight)]
+def compare(inputs, target, *, rtol=1e-4, **options):
+    """Loss, nll, correct and all four gradients against float64 on the same operands."""
+    hidden, weight, bias, token_weight = inputs
+    loss, nll, correct = weighted_nll_sum(hidden, weight, target, token_weight, bias=bias, **options)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
     logits = F.linear(*exact[:3])
     true = F.cross_entropy(logits, target, reduction="none")
     assert loss.dtype == nll.dtype == torch.float32
     assert not nll.requires_grad
+    assert (nll >= 0).all()
     assert torch.allclose(nll.double(), true, rtol=0, atol=2e-5)
     assert torch.equal(correct, logits.argmax(1) == target)
     assert float(loss.detach()) == pytest.approx(float((true * exact[3]).detach().sum()), rel=1e-5)
-    found = torch.autograd.grad(3 * loss, (hidden, weight, bias, token_weight))
-    for grad, expected in zip(found, torch.autograd.grad(3 * (true * exact[3]).sum(), exact), strict=True):
-        assert torch.allclose(grad.double(), expected, rtol=1e-4, atol=1e-5)
+    found = torch.autograd.grad(3 * loss, inputs)
+    for grad, value, expected in zip(
+        found, inputs, torch.autograd.grad(3 * (true * exact[3]).sum(), exact), strict=True
+    ):
+        assert grad.dtype == value.dtype
+        scale = expected.abs().max() if expected.numel() else 0
+        assert torch.allclose(grad.double(), expected, rtol=rtol, atol=float(1e-5 + (rtol - 1e-4) * scale))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 33])
+@pytest.mark.parametrize("vocabulary", [1, 7, 255, 256, 257, 1000, 50_265, 50_304])
+@pytest.mark.parametrize("budget_bytes", [None, 1_000_000])
+def test_against_float64(tokens, vocabulary, budget_bytes):
+    compare(*case(tokens, 16, vocabulary), budget_bytes=budget_bytes)
+
+
+@pytest.mark.parametrize("tokens", [1, 9])
+@pytest.mark.parametrize(("vocabulary", "budget_bytes"), [(1, None), (257, 4000), (1000, None), (1000, 16_000)])
+def test_triton_against_float64(tokens, vocabulary, budget_bytes, triton_device):
+    inputs, target = case(tokens, 16, vocabulary)
+    inputs = [value.detach().to(triton_device).requires_grad_() for value in inputs]
+    compare(inputs, target.to(triton_device), budget_bytes=budget_bytes, implementation="triton")
+
+
+@pytest.mark.parametrize(("tokens", "width", "vocabulary"), [(511, 512, 1000), (9, 768, 50_304), (4096, 64, 50_265)])
+def test_sizes_of_training(tokens, width, vocabulary):
+    inputs, target = case(tokens, width, vocabulary)
+    inputs = [value.detach() for value in inputs]
+    _, nll, _ = weighted_nll_sum(inputs[0], inputs[1], target, inputs[3], bias=inputs[2])
+    some = slice(0, tokens, max(tokens // 64, 1))
+    true = F.cross_entropy(
+        F.linear(inputs[0][some].double(), inputs[1].double(), inputs[2].double()), target[some], reduction="none"
+    )
+    assert torch.allclose(nll[some].double(), true, rtol=0, atol=2e-5)
+    if vocabulary == 1000:
+        compare([value.requires_grad_() for value in inputs], target)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_are_no_worse_than_those_of_torch(dtype):
+    inputs, target = case(65, 64, 1000, dtype=dtype)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    oracle = (F.cross_entropy(F.linear(*exact[:3]), target, reduction="none") * exact[3]).sum()
+    usual = (F.cross_entropy(F.linear(*inputs[:3]).float(), target, reduction="none") * inputs[3]).sum()
+    ours = weighted_nll_sum(inputs[0], inputs[1], target, inputs[3], bias=inputs[2])[0]
+    for mine, theirs, true in zip(
+        *(torch.autograd.grad(loss, x[:3]) for loss, x in ((ours, inputs), (usual, inputs), (oracle, exact))),
+        strict=True,
+    ):
+        error, theirs_error = (mine.double() - true).norm(), (theirs.double() - true).norm()
+        assert error <= theirs_error + 1e-7 * true.norm()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_sizes_of_chunks_agree(implementation, device):
+    inputs, target = case(7, 8, 100)
+    inputs, target = [value.detach().to(device).requires_grad_() for value in inputs], target.to(device)
+    results = []
+    for budget_bytes in (1, 400, 801, 1300, 10**6):
+        loss, nll, _ = weighted_nll_sum(
+            inputs[0], inputs[1], target, inputs[3], bias=inputs[2], budget_bytes=budget_bytes,
+            implementation=implementation,
+        )  # fmt: skip
+        results.append((loss.detach(), nll, *torch.autograd.grad(loss, inputs)))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert torch.allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("budget_bytes", [40, 10**6])
@@ -105,6 +181,96 @@ def test_autocast_rounds_the_operands_only():
     assert grad.dtype == torch.float32
     expected = torch.autograd.grad((true * token_weight.detach()).sum(), exact[1])[0]
     assert torch.allclose(grad.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_add_up_over_two_uses_and_steps():
+    (hidden, weight, bias, token_weight), target = case(6, 8, 20, dtype=torch.float64)
+    for _ in range(2):
+        first = weighted_nll_sum(hidden, weight, target, token_weight, bias=bias)[0]
+        with torch.no_grad():
+            weighted_nll_sum(hidden, weight, target, token_weight, bias=bias)
+        second = weighted_nll_sum(2 * hidden, weight, target, token_weight, bias=bias)[0]
+        (first + second).backward()
+    both = (linear_nll(h, weight, target, bias=bias) @ token_weight for h in (hidden, 2 * hidden))
+    expected = torch.autograd.grad(2 * sum(both), (hidden, weight, bias, token_weight))
+    for value, grad in zip((hidden, weight, bias, token_weight), expected, strict=True):
+        assert torch.allclose(value.grad, grad, rtol=0, atol=1e-12)
+
+
+def test_detached_outputs_carry_no_gradient_and_nothing_is_kept_alive():
+    (hidden, weight, _, token_weight), target = case(6, 8, 20)
+    loss, nll, correct = weighted_nll_sum(hidden, weight, target, token_weight)
+    assert loss.requires_grad
+    assert not nll.requires_grad
+    assert not correct.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(weighted_nll_sum(hidden, weight, target, token_weight)[1], nll)
+    node = weakref.ref(loss.grad_fn)
+    del loss
+    assert node() is None
+
+
+def test_add_product():
+    left, right = torch.randn(5, 3), torch.randn(3, 7)
+    wide = torch.full((5, 64), torch.nan)
+    add_product_(wide[:, :7], left, right, first=True)
+    add_product_(wide[:, :7], left, right)
+    assert torch.allclose(wide[:, :7], 2 * left @ right, atol=1e-6)
+    assert wide[:, 7:].isnan().all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("frozen", [None, 0, 1, 2])
+def test_compiled(implementation, frozen, device):
+    inputs, target = case(6, 8, 100)
+    inputs, target = [value.detach().to(device).requires_grad_() for value in inputs], target.to(device)
+    if frozen is not None:
+        inputs[frozen].requires_grad_(False)
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append([node.target for node in graph.graph.nodes if "hardmask" in str(node.target)])
+        return aot_eager(graph, example_inputs)
+
+    def loss(hidden, weight, bias, token_weight):
+        value, nll, correct = weighted_nll_sum(
+            hidden.tanh(), weight, target, token_weight, bias=bias, budget_bytes=800, implementation=implementation
+        )
+        return value / 3, nll, correct
+
+    results = []
+    for run in (loss, torch.compile(loss, fullgraph=True, backend=backend)):
+        value, nll, correct = run(*inputs)
+        results.append((value, nll, correct, *torch.autograd.grad(value, [x for x in inputs if x.requires_grad])))
+    assert [len(nodes) for nodes in graphs] == [1]
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_compiled_under_autocast_and_without_gradients():
+    (hidden, weight, _, token_weight), target = case(20, 16, 100)
+
+    def loss(hidden, weight):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return weighted_nll_sum(hidden, weight, target, token_weight)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for one, two in zip(loss(hidden, weight), compiled(hidden, weight), strict=True):
+        assert torch.equal(one, two)
+    with torch.no_grad():
+        for one, two in zip(loss(hidden, weight), compiled(hidden, weight), strict=True):
+            assert torch.equal(one, two)
+            assert not two.requires_grad
+
+
+@pytest.mark.parametrize("tokens", [0, 5])
+@pytest.mark.parametrize("needs", [[True, True, True], [True, False, False], [False, False, False]])
+def test_operation_keeps_the_rules_of_the_library(tokens, needs):
+    (hidden, weight, bias, token_weight), target = case(tokens, 4, 7)
+    for value, need in zip((hidden, weight, bias), needs, strict=True):
+        value.requires_grad_(need)
+    formats = (torch.float32, torch.float32, 60, needs, None)
+    torch.library.opcheck(module._weighted_nll_sum, (hidden, weight, bias, target, token_weight, *formats))
 
 
 def test_certain_shifted_and_not_a_number():

@@ -86,6 +86,103 @@ LAUNCHES: dict[str, Callable[[int], Callable[[], Any]]] = {}
 """Name -> function of the compute capability (80, 90) that gives the call to compile."""
 
 
+def _token_nll(dtype: torch.dtype, stride: int) -> Callable[[int], Callable[[], Any]]:
+    def case(capability: int) -> Callable[[], Any]:
+        from hardmask.kernels.token_nll_triton import token_nll_triton
+
+        logits = torch.empty(4, stride, dtype=dtype)[:, :50_265]
+        return lambda: token_nll_triton(logits, torch.zeros(4, dtype=torch.int64), -100)
+
+    return case
+
+
+def _token_nll_gradient(
+    bias_dtype: torch.dtype | None, *, dtype: torch.dtype = torch.bfloat16, stride: int = 50_304
+) -> Callable[[int], Callable[[], Any]]:
+    """As a training step launches it: float32 logits, gradient in the operands' dtype."""
+
+    def case(capability: int) -> Callable[[], Any]:
+        from hardmask.kernels.token_nll_triton import differentiate_triton
+
+        logits = torch.empty(4, stride)[:, :50_265]
+        gradient = logits if dtype == torch.float32 else torch.empty(4, stride, dtype=dtype)[:, :50_265]
+        bias = None if bias_dtype is None else torch.empty(50_265, dtype=bias_dtype)
+        target = torch.zeros(4, dtype=torch.int64)
+        return lambda: differentiate_triton(logits, target, torch.ones(4), bias, None, gradient)
+
+    return case
+
+
+LAUNCHES |= {
+    "token_nll": _token_nll(torch.bfloat16, 50_304),
+    "token_nll-float32": _token_nll(torch.float32, 50_304),
+    "token_nll-odd": _token_nll(torch.bfloat16, 50_265),
+    "token_nll_": _token_nll_gradient(None),
+    "token_nll_-bias": _token_nll_gradient(torch.float32),
+    "token_nll_-float32": _token_nll_gradient(torch.float32, dtype=torch.float32),
+    "token_nll_-odd": _token_nll_gradient(torch.float32, dtype=torch.float32, stride=50_265),
+}
+
+
+def _sampling(length: int) -> Callable[[int], Callable[[], Any]]:
+    """Weights, keys, ranks and corruption of rows of `length` tokens."""
+
+    def case(capability: int) -> Callable[[], Any]:
+        from hardmask.kernels.corrupt_tokens_triton import corrupt_tokens
+        from hardmask.kernels.hardness_weights_triton import hardness_weights
+        from hardmask.kernels.race_triton import race
+
+        perplexity, maskable = torch.ones(4, length), torch.ones(4, length, dtype=torch.bool)
+        ids, ordinary_ids = torch.ones(4, length, dtype=torch.int64), torch.arange(100)
+        key = {"seed": 1, "sequence_id": torch.arange(4), "epoch": 0}
+        slots = (3 * length + 19) // 20
+
+        def launch() -> None:
+            weights = hardness_weights(perplexity, perplexity, maskable, alpha_units=2**25)
+            positions, filled = race(weights, maskable, rate_permille=150, slots=slots, **key)
+            chances = {"below_mask": 2**31, "below_random": 2**32}
+            corrupt_tokens(ids, positions, filled, mask_id=4, ordinary_ids=ordinary_ids, **chances, **key)
+
+        return launch
+
+    return case
+
+
+LAUNCHES |= {"sampling": _sampling(512), "sampling-8192": _sampling(8_192)}
+
+
+def _linear_nll(candidates: bool) -> Callable[[int], Callable[[], Any]]:
+    """The scoring head: what each device gets by default, or what a benchmark tries on Hopper."""
+
+    def case(capability: int) -> Callable[[], Any]:
+        from hardmask.kernels.linear_nll_tiles import CANDIDATES, Tiles, default_tiles
+        from hardmask.kernels.linear_nll_triton import fused_nll
+
+        def score(tiles: Tiles, dtype: torch.dtype, width: int, bias: bool) -> None:
+            hidden, weight = torch.empty(4096, width, dtype=dtype), torch.empty(50_265, width, dtype=dtype)
+            target = torch.zeros(4096, dtype=torch.int64)
+            fused_nll(hidden, weight, target, bias=torch.empty(50_265) if bias else None, tiles=tiles)
+
+        def launch() -> None:
+            if candidates:
+                for tiles in CANDIDATES:
+                    score(tiles, torch.bfloat16, 512, False)
+                    score(tiles, torch.float16, 768, True)
+                return
+            aligned = default_tiles(capability // 10, torch.bfloat16, aligned=True)
+            score(aligned, torch.bfloat16, 512, False)
+            score(aligned, torch.bfloat16, 768, True)
+            score(default_tiles(capability // 10, torch.float16, aligned=False), torch.float16, 100, True)
+            score(default_tiles(capability // 10, torch.float32, aligned=True), torch.float32, 512, True)
+
+        return launch
+
+    return case
+
+
+LAUNCHES |= {"linear_nll": _linear_nll(False), "linear_nll-candidates": _linear_nll(True)}
+
+
 def main(capability: str, *names: str) -> None:
     unknown = set(names) - set(LAUNCHES)
     if unknown:
