@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report test lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report test test-gpu soak bench bench-gpu lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,29 @@ report: install  ## figures and tables of a run
 test: install-dev  ## the tests (ARGS go to pytest)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
 
+# A machine with a GPU brings its own torch, and may have no package index: .venv is used if its torch sees the GPU, else
+# the system's Python, with the code as it lies here. Only files that hold GPU tests are collected.
+PY = $(shell $(BIN)/python -c 'import torch; torch.zeros(1, device="cuda")' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
+GPU_TESTS = $(shell grep -rlE 'mark\.gpu' tests --include='test_*.py')
+
+test-gpu: .links  ## tests that need a GPU; PY=python names another Python
+	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) -m pytest -m 'gpu and not soak' $(ARGS) $(GPU_TESTS)
+
+soak: install-dev $(VENV)/triton-3.6  ## tests of minutes; every kernel compiled by the oldest and the installed Triton
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak $(ARGS)
+	for path in $(VENV)/triton-3.6 ''; do for capability in 80 90; do \
+	  env -u TRITON_INTERPRET PYTHONPATH=$$path $(BIN)/python tests/support/compile_only.py $$capability \
+	    >$(VENV)/compiled.jsonl && cat $(VENV)/compiled.jsonl && ! grep -v '"stack_bytes": 0,' $(VENV)/compiled.jsonl \
+	    || { echo "a kernel does not compile, or spills (above)" >&2; exit 1; }; done; done
+
+bench: install-dev  ## measure on the CPU into docs/results/: up to 15 minutes on an idle machine
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/run.py cpu $(ARGS)
+bench-gpu: .links  ## measure on the GPU into docs/results/: up to 8 minutes; PY=python names another Python
+	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) tests/benchmarks/run.py gpu $(ARGS)
+
+$(VENV)/triton-3.6: | $(BIN)/python
+	$(BIN)/python -m pip install --no-deps --target $@ triton==3.6.0
+
 lint: install-dev $(VENV)/links  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,5 +91,10 @@ $(VENV)/links:
 	mkdir -p $@/hardmask
 	for folder in pipeline kernels stage1_score stage2_pretrain; do ln -sfn ../../../$$folder $@/hardmask/$$folder; done
 
+# The same without a .venv.
+.links:
+	mkdir -p $@/hardmask
+	for folder in pipeline kernels stage1_score stage2_pretrain; do ln -sfn ../../$$folder $@/hardmask/$$folder; done
+
 clean:  ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .links build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from hypothesis import settings
+
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # a GPU machine brings its own Python packages: property tests are skipped there
+    import without_hypothesis
+
+    settings = without_hypothesis.install()
 
 USABLE_GPU = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 if not USABLE_GPU:

@@ -1,0 +1,84 @@
+"""One optimizer step of masked-LM pre-training on the CPU, against Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import data
+import numpy as np
+from measure import Comparison, Goal, Work
+
+FULL = {"layers": 6, "width": 512, "heads": 8, "ffn": 2048, "vocabulary": 50_265, "length": 512, "batch": 16,
+        "sequences": 1024, "device": "cpu"}  # fmt: skip
+QUICK = {"layers": 1, "width": 32, "heads": 2, "ffn": 64, "vocabulary": 300, "length": 16, "batch": 4,
+         "sequences": 256, "device": "cpu"}  # fmt: skip
+OURS = "hardmask, hardness masks"
+TRAINER = "Hugging Face Trainer"
+
+
+def comparisons(quick: bool, _device: str) -> list[Comparison]:
+    problem = QUICK if quick else FULL
+    return [
+        Comparison(
+            name="mlm-step",
+            title=f"One optimizer step, RoBERTa of {problem['layers']} layers, width {problem['width']}, "
+            f"V = {problem['vocabulary']:,}, batch {problem['batch']} x {problem['length']}, fp32; ours from shards, "
+            "checksums and masking included; Trainer from memory, collation included",
+            unit="tokens",
+            units=problem["batch"] * problem["length"],
+            providers={
+                OURS: functools.partial(ours, strategy="hardness"),
+                "hardmask, random masks": functools.partial(ours, strategy="random"),
+                TRAINER: trainer,
+            },
+            ours=OURS,
+            problem=dict(problem),
+            prepare=prepare,
+            judge=judge,
+            rounds=2 if quick else 9,
+            limit_s=3 if quick else 150,
+        )
+    ]
+
+
+def prepare(problem: dict[str, Any], folder: str) -> dict[str, Any]:
+    path = Path(folder) / "hardness"
+    sizes = {name: problem[name] for name in ("sequences", "vocabulary", "length")}
+    data.write_hardness(path, **sizes)
+    return {"hardness": str(path)}
+
+
+def ours(problem: dict[str, Any], *, strategy: str) -> Work:
+    from stepwise import Hardmask
+
+    training = Hardmask(problem, strategy=strategy)
+
+    def outcome() -> dict[str, Any]:
+        # The first step's tables and the first window are set-up, as in the warm-up that is not timed.
+        return {
+            "masking_s": float(np.median(training.masking_s[1:])),
+            "waiting_for_data_s": float(np.median(training.waiting_s[1:])),
+        }
+
+    return Work(training.loop.step, outcome=outcome)
+
+
+def trainer(problem: dict[str, Any]) -> Work:
+    from stepwise import HuggingFace
+
+    return Work(HuggingFace(problem).loop.step)
+
+
+def judge(rows: dict[str, dict[str, Any]]) -> list[Goal]:
+    for row in rows.values():
+        for part in ("masking", "waiting_for_data"):
+            if f"{part}_s" in row and "median_s" in row:
+                row[f"share_of_{part}"] = row[f"{part}_s"] / row["median_s"]
+    mine = rows.get(OURS, {})
+    return [
+        Goal("times as fast as Hugging Face's Trainer", rows.get(TRAINER, {}).get("times_ours"), 1.4, 1.6),
+        Goal("masking's share of the step", mine.get("share_of_masking"), 0.01, 0.01, at_most=True),
+        Goal("share of waiting for data", mine.get("share_of_waiting_for_data"), 0.01, 0.01, at_most=True),
+    ]

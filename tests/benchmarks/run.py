@@ -1,0 +1,113 @@
+"""Benchmarks: every speed, size and error that is quoted anywhere comes from a file this script wrote.
+
+    python tests/benchmarks/run.py cpu              # all on the CPU: `make bench`, up to 15 minutes on two cores
+    python tests/benchmarks/run.py gpu              # all on the GPU: `make bench-gpu`, up to 8 minutes
+    python tests/benchmarks/run.py score head       # some by name
+    python tests/benchmarks/run.py cpu --quick      # tiny sizes, seconds: proves that the suite works
+    python tests/benchmarks/run.py gpu --quick --device cpu   # the same of the GPU suite, in Triton's interpreter
+
+Results go to docs/results/NAME.json and NAME.md, after every comparison, so a run that is stopped keeps what it has;
+quick runs go to a temporary folder unless --out names one. Leave the machine alone while it measures.
+
+A comparison is a list of providers that do the same work. On the CPU each has a process of its own and does one sample
+when asked, the others asleep; all are asked in rotated order, so that a slow minute of the machine meets all alike. On
+the GPU they take turns in one process, timed by CUDA events. Quoted are ratios of medians. Goals stand in the files
+with what was reached. A provider that fails becomes a row, and the exit code 1; a goal that is missed does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = ("score", "head", "mlm_step", "sampler", "reader")
+GPU = ("gpu_head", "gpu_score", "gpu_mlm_step", "gpu_training_head", "gpu_sampler", "gpu_shapes")
+OTHER = ("broken",)  # a proof that errors are shown
+
+
+def main() -> int:
+    args = _arguments()
+    if args.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined
+    if args.quick:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny sizes: threads would only wait for each other
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _find_hardmask()
+    import results
+
+    folder = Path(args.out or (tempfile.mkdtemp(prefix="hardmask-bench-") if args.quick else ROOT / "docs/results"))
+    about, failed = results.about_this_run(), False
+    deadline = time.perf_counter() + args.seconds
+    for name in args.names:
+        entries: list[dict[str, Any]] = []
+        state = {"quick": args.quick, "gpu_before": results.gpu_state()}
+        for comparison in importlib.import_module(name).comparisons(args.quick, args.device):
+            limited = dataclasses.replace(comparison, rounds=min(comparison.rounds, args.rounds or comparison.rounds))
+            print(f"{name}: {comparison.title}", file=sys.stderr, flush=True)
+            rows = _measured(limited, name, args.quick, args.device, deadline)
+            entries.append(results.entry(comparison, rows, quick=args.quick))
+            state["gpu_after"] = results.gpu_state()
+            results.write(folder, name.replace("_", "-"), entries, {**about, **state})
+            failed = failed or any("error" in row for row in rows)
+        print((folder / f"{name.replace('_', '-')}.md").read_text(), flush=True)
+    print(f"results: {folder}", file=sys.stderr)
+    return int(failed)
+
+
+def _measured(comparison: Any, name: str, quick: bool, device: str, deadline: float) -> list[dict[str, Any]]:
+    if time.perf_counter() > deadline:
+        return [{"provider": "all", "skipped": "the run's time was up (--seconds)"}]
+    if name.startswith("gpu"):
+        from measure_gpu import measure_here
+
+        return measure_here(comparison, device)
+    from measure import measure_in_workers
+
+    return measure_in_workers(comparison, quick=quick)
+
+
+def _find_hardmask() -> None:
+    """Where hardmask is not installed, import it from this checkout through a folder of links."""
+    try:
+        importlib.import_module("hardmask.pipeline.errors")
+    except ModuleNotFoundError:
+        links = ROOT / ".links" / "hardmask"
+        links.mkdir(parents=True, exist_ok=True)
+        for folder in ("pipeline", "kernels", "stage1_score", "stage2_pretrain"):
+            if not (links / folder).exists():
+                (links / folder).symlink_to(Path("../..") / folder)
+        sys.path.insert(0, str(links.parent))
+        importlib.invalidate_caches()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=["cpu", "gpu", *CPU, *GPU, *OTHER], metavar="NAME",
+                        help=f"cpu, gpu, or of {', '.join((*CPU, *GPU))}")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, two samples")
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="of the GPU suite; cpu is for --quick"
+    )
+    parser.add_argument("--out", default="", help="folder of the results")
+    parser.add_argument("--rounds", type=int, default=0, help="samples a provider, at most")
+    parser.add_argument("--seconds", type=float, default=480 if "gpu" in sys.argv else 3600,
+                        help="no comparison begins later")  # fmt: skip
+    args = parser.parse_args()
+    args.names = [n for name in args.names for n in {"cpu": CPU, "gpu": GPU}.get(name, (name,))]
+    if args.device == "cpu" and not args.quick and any(name in GPU for name in args.names):
+        parser.error("--device cpu runs Triton's interpreter: add --quick")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

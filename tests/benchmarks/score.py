@@ -1,0 +1,148 @@
+"""Scoring on the CPU: tokens with their perplexities in one direction, of the paper's ALM."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import data
+import numpy as np
+from measure import Comparison, Goal, Skip, Work
+
+FULL = {"layers": 6, "width": 512, "heads": 8, "vocabulary": 50_265, "length": 512, "sequences": 8}
+QUICK = {"layers": 1, "width": 32, "heads": 2, "vocabulary": 300, "length": 16, "sequences": 8}
+NAIVE_BATCHES = (1, 2, 4, 8)
+BATCH_TOKENS = (512, 1024, 2048)
+OURS = "hardmask"
+CHECKED_SEQUENCES = 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 2**30  # of glibc's mallopt
+
+
+def comparisons(quick: bool, _device: str) -> list[Comparison]:
+    problem = QUICK if quick else FULL
+    shape = {name: problem[name] for name in ("layers", "width", "vocabulary", "length")}
+    providers = {OURS: functools.partial(ours, batch_tokens=0)}
+    for tokens in BATCH_TOKENS[: 1 if quick else None]:
+        providers[f"hardmask, batches of {tokens} tokens"] = functools.partial(ours, batch_tokens=tokens)
+    for batch in NAIVE_BATCHES[3 if quick else 0 :]:
+        providers[naive_name(batch)] = functools.partial(naive, batch=batch)
+    providers["naive, batch 8, glibc keeps freed memory"] = functools.partial(naive, batch=8, keep_memory=True)
+    providers["naive, batch 1, torch.compile"] = functools.partial(naive, batch=1, compiled=True)
+    providers[data.PRODUCT] = data.product
+    return [
+        Comparison(
+            name="score",
+            title=f"Score {problem['sequences']} sequences of {problem['length']} tokens, GPT-2 of {problem['layers']} "
+            f"layers, width {problem['width']}, V = {problem['vocabulary']:,}, fp32; naive: log_softmax of all logits",
+            unit="tokens",
+            units=problem["sequences"] * problem["length"],
+            providers=providers,
+            ours=OURS,
+            ceiling=data.PRODUCT,
+            flop_per_unit=data.alm_flop_per_token(**shape),
+            problem={**problem, "quick": quick},
+            prepare=prepare,
+            judge=judge,
+            rounds=2 if quick else 7,
+            limit_s=3 if quick else 210,
+        )
+    ]
+
+
+def naive_name(batch: int) -> str:
+    return f"naive, batch {batch}"
+
+
+def prepare(problem: dict[str, Any], folder: str) -> dict[str, Any]:
+    shape = {name: problem[name] for name in ("layers", "width", "heads", "vocabulary", "length")}
+    return {"model": data.save_alm(Path(folder) / "forward", **shape)}
+
+
+def naive(problem: dict[str, Any], *, batch: int, keep_memory: bool = False, compiled: bool = False) -> Work:
+    """What one writes with transformers: logits of everything, log_softmax, gather."""
+    import torch
+
+    if keep_memory:
+        # Where page faults are slow, handing every freed block back to the system is a large part of the naive time.
+        libc = ctypes.CDLL(None)
+        if not hasattr(libc, "mallopt"):
+            raise Skip("this C library has no mallopt")
+        if not all(libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)):
+            raise Skip("mallopt refused 1 GiB thresholds")
+    if compiled and problem["quick"]:
+        raise Skip("compiling takes longer than a quick run")
+    if compiled and not shutil.which(os.environ.get("CXX", "g++")):
+        raise Skip("no C++ compiler")
+    score, ids = _naive_scorer(problem, compiled), torch.from_numpy(_rows(problem).input_ids.astype(np.int64))
+
+    def run() -> Any:
+        return torch.cat([score(ids[start : start + batch]) for start in range(0, len(ids), batch)])
+
+    return Work(run)
+
+
+def _naive_scorer(problem: dict[str, Any], compiled: bool = False) -> Any:
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    model = GPT2LMHeadModel.from_pretrained(problem["model"]).eval()
+
+    def score(ids: Any) -> Any:
+        logits = model(input_ids=ids).logits[:, :-1]
+        return -logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+
+    return torch.inference_mode()(torch.compile(score) if compiled else score)
+
+
+def ours(problem: dict[str, Any], *, batch_tokens: int) -> Work:
+    """The function the score stage calls for every record batch."""
+    import torch
+
+    from hardmask.stage1_score.alm import load_alm
+    from hardmask.stage1_score.score import perplexities
+
+    about = data.metadata(problem["vocabulary"], problem["length"])
+    model = load_alm(problem["model"], about, "forward", torch.device("cpu"))
+    special = torch.zeros(problem["vocabulary"], dtype=torch.bool)
+    special[about["special_ids"]] = True
+    rows = _rows(problem)
+
+    def run() -> np.ndarray:
+        return perplexities(model, rows, "forward", special, batch_tokens=batch_tokens)
+
+    def outcome() -> dict[str, Any]:
+        first = rows.slice(0, CHECKED_SEQUENCES)
+        ids = torch.from_numpy(first.input_ids.astype(np.int64))
+        expected = _naive_scorer(problem)(ids)[:, :-1].numpy()  # the last target is </s>, which has no perplexity
+        found = perplexities(model, first, "forward", special, batch_tokens=batch_tokens)[:, 1:-1]
+        return {"max_nll_difference_nats": float(np.abs(np.log(found) - expected).max())}
+
+    return Work(run, outcome=outcome)
+
+
+def _rows(problem: dict[str, Any]) -> Any:
+    return data.full_rows(problem["sequences"], problem["vocabulary"], problem["length"])
+
+
+def judge(rows: dict[str, dict[str, Any]]) -> list[Goal]:
+    best = min(
+        (rows[naive_name(batch)] for batch in NAIVE_BATCHES if "median_s" in rows.get(naive_name(batch), {})),
+        key=lambda row: row["median_s"],
+        default={},
+    )
+    mine = rows.get(OURS, {})
+    peaks = best.get("peak_bytes"), mine.get("peak_bytes")
+    fastest = f"times as fast as the naive path's best batch ({best.get('provider')})"
+    rounding = "largest difference to the naive NLL in nats (perplexities are rounded by up to 2^-9)"
+    memory = peaks[1] / peaks[0] if all(peaks) else None
+    return [
+        Goal(fastest, best.get("times_ours"), 1.3, 1.6),
+        Goal("times as fast as the naive path at batch 8", rows[naive_name(8)].get("times_ours"), 1.6, 2.0),
+        Goal("share of the ceiling", mine.get("share_of_ceiling"), 0.65, 0.8),
+        Goal("peak memory against the naive path's best batch", memory, 0.5, 0.25, at_most=True),
+        Goal(rounding, mine.get("max_nll_difference_nats"), 2**-9 + 1e-4, 2**-9, at_most=True),
+    ]

@@ -1,0 +1,149 @@
+"""The benchmark suite runs through, and says what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent / "run.py"
+ROWS = {
+    "score": {"hardmask", "naive, batch 8", "naive, batch 8, glibc keeps freed memory"},
+    "head": {"linear_nll", "weighted_nll_sum", "materialised: cross_entropy(linear)"},
+    "mlm-step": {"hardmask, hardness masks", "hardmask, random masks", "Hugging Face Trainer"},
+    "sampler": {"sample_positions + corrupt_tokens", "torch.multinomial, corruption by torch.rand"},
+    "reader": {
+        "hardmask: checksums, training order, tensors",
+        "datasets: load_dataset(arrow).shuffle, batches by index",
+    },
+}
+GPU_ROWS = {
+    "gpu-head": {"linear_nll", "cuBLAS + token_nll", "ceiling: cuBLAS, the product alone", "copy"},
+    "gpu-score": {"hardmask", "naive, batch 32"},
+    "gpu-mlm-step": {"hardmask, eager", "Hugging Face Trainer, compiled"},
+    "gpu-training-head": {"weighted_nll_sum", "linear_nll", "torch: cross_entropy(logits)"},
+    "gpu-sampler": {"sample_positions + corrupt_tokens"},
+    "gpu-shapes": {"linear_nll"},
+}
+
+
+def run(out, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, str(RUN), *arguments, "--quick", "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def results_in(out):
+    found = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
+    assert {path.stem for path in out.glob("*.md")} == set(found)
+    return found
+
+
+def check_rows(found, expected):
+    for name, providers in expected.items():
+        rows = {row["provider"]: row for part in found[name]["comparisons"] for row in part["rows"]}
+        assert not [row for row in rows.values() if "error" in row], rows
+        assert providers <= {provider for provider, row in rows.items() if "median_s" in row}, name
+        for row in rows.values():
+            if "median_s" in row:
+                assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"]
+                assert row["units_per_s"] == pytest.approx(row["units"] / row["median_s"])
+            else:
+                assert row["skipped"]
+
+
+@pytest.fixture(scope="module")
+def cpu_run(tmp_path_factory):
+    """One run of the whole CPU suite, with a comparison that fails in front of it."""
+    out = tmp_path_factory.mktemp("cpu")
+    return run(out, "broken", "cpu"), results_in(out)
+
+
+@pytest.mark.slow
+def test_the_cpu_suite_runs_through_and_its_rows_add_up(cpu_run):
+    done, found = cpu_run
+    assert set(found) == {*ROWS, "broken"}, done.stdout + done.stderr
+    check_rows(found, ROWS)
+    for about in found.values():
+        assert about["git_commit"] or about["source_sha256"]
+        assert about["machine"]["cores"] >= 1
+        assert about["command"].startswith("python tests/benchmarks/run.py broken cpu --quick")
+    rows = {row["provider"]: row for row in found["score"]["comparisons"][0]["rows"]}
+    ours, naive = rows["hardmask"], rows["naive, batch 8"]
+    assert ours["max_nll_difference_nats"] < 2**-9 + 1e-4
+    assert naive["times_ours"] == pytest.approx(naive["median_s"] / ours["median_s"])
+    assert ours["torch_threads"] >= 1
+    assert naive["peak_bytes"] > 0
+    for part in found["head"]["comparisons"]:
+        errors = [v for row in part["rows"] for k, v in row.items() if k.startswith(("max_error", "gradient_error"))]
+        assert errors
+        assert max(errors) < 1e-4
+    goals = found["score"]["comparisons"][0]["goals"]
+    assert [goal["needed"] for goal in goals][:3] == [1.3, 1.6, 0.65]
+    assert all(goal["value"] is not None and goal["passed"] is None for goal in goals)
+
+
+@pytest.mark.slow
+def test_the_gpu_suite_runs_through_in_the_interpreter(tmp_path):
+    pytest.importorskip("triton")
+    done = run(tmp_path, "gpu", "--device", "cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results_in(tmp_path)
+    assert set(found) == set(GPU_ROWS)
+    check_rows(found, GPU_ROWS)
+
+
+@pytest.mark.slow
+def test_a_provider_that_fails_is_a_row_and_the_exit_code_is_1(cpu_run):
+    done, found = cpu_run
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = {row["provider"]: row for row in found["broken"]["comparisons"][0]["rows"]}
+    assert rows["works"]["samples"] == 3
+    assert rows["works"]["answer"] == 42
+    assert rows["cannot"] == {"provider": "cannot", "skipped": "on purpose"}
+    assert rows["fails"]["error"].startswith("ValueError: at once (broken.py:")
+    assert rows["fails late"]["error"].startswith("StopIteration")
+    assert rows["dies"]["error"] == "its process ended with exit code 7"
+    assert all("median_s" not in row for name, row in rows.items() if name != "works")
+    assert "**error**: ValueError: at once" in done.stdout
+
+
+def test_the_gpu_suite_says_the_same_of_failures(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    import dataclasses
+
+    import broken
+    from measure_gpu import measure_here
+
+    comparison = broken.comparisons(True, "cpu")[0]
+    providers = {name: make for name, make in comparison.providers.items() if name != "dies"}
+    rows = measure_here(dataclasses.replace(comparison, providers=providers), "cpu")
+    assert [("median_s" in row, "skipped" in row, "error" in row) for row in rows] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+        (False, False, True),
+    ]
+
+
+def test_every_round_begins_with_another_provider(monkeypatch):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    from measure import rotated
+
+    turns = [rotated(["a", "b", "c"], turn) for turn in range(3)]
+    assert turns == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
+
+
+def test_a_goal_knows_which_way_is_better(monkeypatch):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    from measure import Goal
+
+    assert Goal("speed", 1.4, 1.3, 1.6).passed
+    assert not Goal("speed", 1.2, 1.3, 1.6).passed
+    assert Goal("memory", 0.4, 0.5, 0.25, at_most=True).passed
+    assert not Goal("memory", 0.6, 0.5, 0.25, at_most=True).passed
+    assert not Goal("nothing measured", None, 1.3, 1.6).passed
