@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hardmask.kernels.philox import Purpose, keyed_words
+from hardmask.kernels.implementation import choose
+from hardmask.kernels.philox import Purpose, check_stream, keyed_words
 
 
 def corrupt_tokens(
@@ -20,6 +21,7 @@ def corrupt_tokens(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace the tokens at the drawn positions and return what they were.
 
@@ -37,22 +39,59 @@ def corrupt_tokens(
         seed: 0 … 2^32-1.
         sequence_id: [B] int64.
         epoch: one integer or [B] int64, of 0 … 2^32-1.
+        implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
         corrupted: [B, L] int64.
         targets: [B, S] int64, the original ids at the positions; 0 at spare slots. No host sync.
 
     Raises:
-        ValueError: shares that are no shares, too many or no ordinary ids, seed or epoch out of range.
+        ValueError: shares that are no shares, too many or no ordinary ids, seed or epoch out of range, or the
+            implementation cannot run.
     """
     if min(mask_share, random_share) < 0 or mask_share + random_share > 1 + 2**-32:
         raise ValueError(f"shares of {mask_share} and {random_share}; two shares that add up to at most 1 are needed")
     choices = ordinary_ids.shape[0]
     if not 0 < choices <= 2**21:
         raise ValueError(f"{choices} ordinary ids; 1 to 2^21 are supported")
-    choice, draw, _, _ = keyed_words(seed, Purpose.CORRUPTION, position=positions, sequence_id=sequence_id, epoch=epoch)
+    check_stream(seed, epoch)
     below_mask = round(mask_share * 2**32)
     below_random = below_mask + round(random_share * 2**32)
+    if choose(implementation, input_ids.device) == "triton":
+        from hardmask.kernels import corrupt_tokens_triton  # triton is optional
+
+        run = corrupt_tokens_triton.corrupt_tokens
+    else:
+        run = _corrupt_tokens
+    return run(
+        input_ids,
+        positions,
+        filled,
+        mask_id=mask_id,
+        ordinary_ids=ordinary_ids,
+        below_mask=below_mask,
+        below_random=below_random,
+        seed=seed,
+        sequence_id=sequence_id,
+        epoch=epoch,
+    )
+
+
+def _corrupt_tokens(
+    input_ids: Tensor,
+    positions: Tensor,
+    filled: Tensor,
+    *,
+    mask_id: int,
+    ordinary_ids: Tensor,
+    below_mask: int,
+    below_random: int,
+    seed: int,
+    sequence_id: Tensor,
+    epoch: Tensor | int,
+) -> tuple[Tensor, Tensor]:
+    choices = ordinary_ids.shape[0]
+    choice, draw, _, _ = keyed_words(seed, Purpose.CORRUPTION, position=positions, sequence_id=sequence_id, epoch=epoch)
     original = input_ids.gather(1, positions)
     random_ids = ordinary_ids[(draw * choices) >> 32]  # the product is below 2^53
     replaced = torch.where(choice < below_random, random_ids, original)

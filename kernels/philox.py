@@ -75,12 +75,23 @@ def keyed_words(
     Raises:
         ValueError: the seed or an integer epoch is out of range.
     """
+    check_stream(seed, epoch)
     if isinstance(epoch, int):
-        if not 0 <= epoch <= MASK32:
-            raise ValueError(f"an epoch is an integer of 0 to 2^32-1, not {epoch}")
         epoch = torch.full((1,), epoch, dtype=torch.int64, device=sequence_id.device)
     row_id = sequence_id[:, None]
     return philox((seed, int(purpose)), position, row_id & MASK32, (row_id >> 32) & MASK32, epoch[:, None] & MASK32)
+
+
+def check_stream(seed: int, epoch: Tensor | int) -> None:
+    """Refuse a seed or an integer epoch that is no uint32; tensors are not looked at, as that would sync.
+
+    Raises:
+        ValueError: out of range.
+    """
+    if not 0 <= seed <= MASK32:
+        raise ValueError(f"a seed is an integer of 0 to 2^32-1, not {seed}")
+    if isinstance(epoch, int) and not 0 <= epoch <= MASK32:
+        raise ValueError(f"an epoch is an integer of 0 to 2^32-1, not {epoch}")
 
 
 def _product(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hardmask.kernels.philox import Purpose, keyed_words
+from hardmask.kernels.implementation import choose
+from hardmask.kernels.philox import Purpose, check_stream, keyed_words
 
 MAX_LENGTH = 8_192  # positions a row: 13 bits below the key
 MAX_RATE_PERMILLE = 1_000
@@ -41,6 +42,7 @@ def race(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw positions of every row without replacement, with chances proportional to integer weights.
 
@@ -56,13 +58,14 @@ def race(
         seed: 0 … 2^32-1.
         sequence_id: [B] int64.
         epoch: one integer or [B] int64, of 0 … 2^32-1.
+        implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
         positions: [B, slots] int64, the winner first; 0 at spare slots.
-        filled: [B, slots] bool, false at spare slots. No host sync.
+        filled: [B, slots] bool, false at spare slots. No host sync but for a table in the first call.
 
     Raises:
-        ValueError: rate, slots, seed, epoch or length out of range.
+        ValueError: rate, slots, seed, epoch or length out of range, or the implementation cannot run.
     """
     length = weights.shape[1]
     if length > MAX_LENGTH:
@@ -71,16 +74,45 @@ def race(
         raise ValueError(f"slots is {slots}; it must be within 0 and the {length} positions of a row")
     if not 0 <= rate_permille <= MAX_RATE_PERMILLE:
         raise ValueError(f"rate_permille is {rate_permille}; it must be within 0 and {MAX_RATE_PERMILLE}")
+    check_stream(seed, epoch)
+    if choose(implementation, weights.device) == "triton":
+        from hardmask.kernels import race_triton  # triton is optional
+
+        run = race_triton.race
+    else:
+        run = _race
+    return run(
+        weights,
+        maskable,
+        rate_permille=rate_permille,
+        slots=slots,
+        seed=seed,
+        sequence_id=sequence_id,
+        epoch=epoch,
+    )
+
+
+def _race(
+    weights: Tensor,
+    maskable: Tensor,
+    *,
+    rate_permille: int,
+    slots: int,
+    seed: int,
+    sequence_id: Tensor,
+    epoch: Tensor | int,
+) -> tuple[Tensor, Tensor]:
+    length = weights.shape[1]
     position = torch.arange(length, device=weights.device)
     word = keyed_words(seed, Purpose.RACE, position=position, sequence_id=sequence_id, epoch=epoch)[0]
     key = (_log2_exponential(word) - _log2(weights)) >> KEY_SHIFT
     key = key + torch.where(maskable, (weights == 0) * ZERO_WEIGHT, NEVER)
-    position_bits = max(length - 1, 1).bit_length()
-    packed = (key << position_bits) + position  # unique, so every sort agrees
+    bits = position_bits(length)
+    packed = (key << bits) + position  # unique, so every sort agrees
     first = torch.topk(packed, slots, largest=False, sorted=True).values
     drawn = mask_slots(maskable.sum(1, keepdim=True), rate_permille)
     filled = torch.arange(slots, device=weights.device) < drawn
-    return (first & ((1 << position_bits) - 1)) * filled, filled
+    return (first & ((1 << bits) - 1)) * filled, filled
 
 
 def mask_slots(maskable_positions: Count, rate_permille: int) -> Count:
@@ -89,6 +121,11 @@ def mask_slots(maskable_positions: Count, rate_permille: int) -> Count:
     For a row's own n, or for the longest possible n (sequence length less <s> and </s>) to get the number of slots.
     """
     return (rate_permille * maskable_positions + 500) // 1000
+
+
+def position_bits(length: int) -> int:
+    """Bits below the key that hold a position of a row."""
+    return max(length - 1, 1).bit_length()
 
 
 def _log2_exponential(word: Tensor) -> Tensor:
@@ -112,7 +149,7 @@ def _log2(value: Tensor) -> Tensor:
     A double holds such an integer exactly: its exponent is the integer part of the logarithm, and its mantissa is
     12 bits of table index, then 24 bits for linear interpolation.
     """
-    table, steps = _log2_table(value.device)
+    table, steps = log2_table(value.device)
     bits = value.clamp_min(1).to(torch.float64).view(torch.int64)
     index = (bits >> (52 - TABLE_BITS)) & ((1 << TABLE_BITS) - 1)
     fraction = (bits >> (52 - TABLE_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
@@ -121,7 +158,7 @@ def _log2(value: Tensor) -> Tensor:
 
 
 @functools.cache
-def _log2_table(device: torch.device) -> tuple[Tensor, Tensor]:
+def log2_table(device: torch.device) -> tuple[Tensor, Tensor]:
     """log2(1 + i/4096) in Q36 for i of 0 … 4096, [4097] int64, and the steps between, [4096] int64."""
     size = 1 << TABLE_BITS
     table = torch.tensor([round(math.log2(1 + i / size) * 2**LOG2_BITS) for i in range(size + 1)], device=device)

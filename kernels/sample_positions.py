@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from hardmask.kernels.implementation import choose
 from hardmask.kernels.race import MAX_LENGTH, race
 
 ALPHA_BITS = 32
+EXTRA_BITS = 13  # of a mantissa, so that values 2^-37 of the row's largest still count
 SUM_SHIFT = 20  # of the row sum before the product with alpha; the rest of the 32 bits are shifted out after it
 
 
@@ -24,6 +26,7 @@ def sample_positions(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw positions of every row without replacement ~ P + alpha, P the row's normalised mean perplexity.
 
@@ -37,17 +40,20 @@ def sample_positions(
         slots: columns of the result, such as `mask_slots(L - 2, rate_permille)`.
         seed: 0 … 2^32-1.
         sequence_id: [B] int64.
-        epoch: one integer or [B] int64.
+        epoch: one integer or [B] int64, of 0 … 2^32-1.
+        implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
         positions: [B, slots] int64, the winner of the race first; 0 at spare slots.
-        filled: [B, slots] bool, false at spare slots. No host sync.
+        filled: [B, slots] bool, false at spare slots. No host sync but for a table in the first call.
 
     Raises:
         TypeError: perplexities that are not float32.
-        ValueError: alpha, rate, slots, seed, epoch or length out of range.
+        ValueError: alpha, rate, slots, seed, epoch or length out of range, or the implementation cannot run.
     """
-    weights = hardness_weights(perplexity_forward, perplexity_backward, maskable, alpha=alpha)
+    weights = hardness_weights(
+        perplexity_forward, perplexity_backward, maskable, alpha=alpha, implementation=implementation
+    )
     return race(
         weights,
         maskable,
@@ -56,11 +62,17 @@ def sample_positions(
         seed=seed,
         sequence_id=sequence_id,
         epoch=epoch,
+        implementation=implementation,
     )
 
 
 def hardness_weights(
-    perplexity_forward: Tensor, perplexity_backward: Tensor, maskable: Tensor, *, alpha: float
+    perplexity_forward: Tensor,
+    perplexity_backward: Tensor,
+    maskable: Tensor,
+    *,
+    alpha: float,
+    implementation: str | None = None,
 ) -> Tensor:
     """Integer weights proportional to P + alpha, P = forward + backward divided by its sum over the maskable.
 
@@ -71,13 +83,14 @@ def hardness_weights(
         perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked).
         maskable: [B, L] bool.
         alpha: 0 ≤ alpha < 8192 / L, in steps of 2^-32, or inf for equal weights.
+        implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
         [B, L] int64 below 2^52; 0 where not maskable. No host sync.
 
     Raises:
         TypeError: perplexities that are not float32.
-        ValueError: alpha or the length out of range.
+        ValueError: alpha or the length out of range, or the implementation cannot run.
     """
     for name, perplexity in (("perplexity_forward", perplexity_forward), ("perplexity_backward", perplexity_backward)):
         if perplexity.dtype != torch.float32:
@@ -87,6 +100,7 @@ def hardness_weights(
         raise ValueError(f"rows have {length} positions; at most {MAX_LENGTH} are supported")
     if math.isnan(alpha) or alpha < 0:
         raise ValueError(f"alpha is {alpha}; it must be at least 0, or inf for uniform sampling")
+    implementation = choose(implementation, maskable.device)
     if alpha == math.inf:
         return maskable.to(torch.int64)
     if alpha * length >= MAX_LENGTH:
@@ -94,9 +108,22 @@ def hardness_weights(
             f"alpha is {alpha}, but below {MAX_LENGTH / length:g} for rows of {length} positions; "
             "give inf for uniform sampling, which such an alpha would hardly differ from"
         )
+    alpha_units = round(alpha * 2**ALPHA_BITS)
+    if implementation == "triton":
+        from hardmask.kernels import hardness_weights_triton  # triton is optional
+
+        run = hardness_weights_triton.hardness_weights
+    else:
+        run = _hardness_weights
+    return run(perplexity_forward, perplexity_backward, maskable, alpha_units=alpha_units)
+
+
+def _hardness_weights(
+    perplexity_forward: Tensor, perplexity_backward: Tensor, maskable: Tensor, *, alpha_units: int
+) -> Tensor:
     forward_exponent, forward_mantissa = _float32_parts(perplexity_forward, maskable)
     backward_exponent, backward_mantissa = _float32_parts(perplexity_backward, maskable)
-    largest = torch.maximum(forward_exponent, backward_exponent).amax(1, keepdim=True) if length else 0
+    largest = torch.maximum(forward_exponent, backward_exponent).amax(1, keepdim=True) if maskable.shape[1] else 0
     # Mantissas are below 2^24, so each value is below 2^37 and q below 2^38.
     q = _aligned(forward_mantissa, largest - forward_exponent) + _aligned(
         backward_mantissa, largest - backward_exponent
@@ -104,7 +131,7 @@ def hardness_weights(
     total = q.sum(1, keepdim=True)  # below 2^38 * L ≤ 2^51; at least 2^36 unless the row is all 0
     # total >> 20 < 2^18 * L and alpha < 2^13 / L: the product is below 2^18 * 2^13 * 2^32 = 2^63, shifted below 2^51.
     # The shift before it costs at most 2^-16 of the smoothing.
-    smoothing = ((total >> SUM_SHIFT) * round(alpha * 2**ALPHA_BITS)) >> (ALPHA_BITS - SUM_SHIFT)
+    smoothing = ((total >> SUM_SHIFT) * alpha_units) >> (ALPHA_BITS - SUM_SHIFT)
     return torch.where(maskable, q + smoothing, 0)
 
 
@@ -118,4 +145,4 @@ def _float32_parts(value: Tensor, maskable: Tensor) -> tuple[Tensor, Tensor]:
 
 def _aligned(mantissa: Tensor, places: Tensor) -> Tensor:
     """The mantissa with 13 more bits, shifted right; more than 62 places are undefined in a 64-bit shift."""
-    return (mantissa << 13) >> places.clamp_max(62)
+    return (mantissa << EXTRA_BITS) >> places.clamp_max(62)

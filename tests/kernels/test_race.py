@@ -9,28 +9,37 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardmask.kernels.philox import Purpose, keyed_words
-from hardmask.kernels.race import _log2, _log2_exponential, _log2_table, mask_slots, race
+from hardmask.kernels.race import _log2, _log2_exponential, log2_table, mask_slots, race
 
 CPU = torch.device("cpu")
 
 
-def draw(weights, maskable=None, *, rate_permille=150, slots=None, seed=1, sequence_id=None, epoch=0):
+@pytest.fixture(params=["reference", "triton"])
+def on(request):
+    """The device of the Triton twin, or None for the reference on the CPU."""
+    return None if request.param == "reference" else request.getfixturevalue("triton_device")
+
+
+def draw(weights, maskable=None, *, rate_permille=150, slots=None, seed=1, sequence_id=None, epoch=0, on=None):
+    device = on or CPU
     maskable = torch.ones_like(weights, dtype=torch.bool) if maskable is None else maskable
     sequence_id = torch.arange(weights.shape[0]) if sequence_id is None else sequence_id
     slots = mask_slots(weights.shape[1], rate_permille) if slots is None else slots
-    return race(
-        weights,
-        maskable,
+    positions, filled = race(
+        weights.to(device),
+        maskable.to(device),
         rate_permille=rate_permille,
         slots=slots,
         seed=seed,
-        sequence_id=sequence_id,
-        epoch=epoch,
+        sequence_id=sequence_id.to(device),
+        epoch=epoch if isinstance(epoch, int) else epoch.to(device),
+        implementation="triton" if on else "reference",
     )
+    return positions.cpu(), filled.cpu()
 
 
 def inclusion_chances(weights, draws):
@@ -51,7 +60,7 @@ def test_table_is_the_rounded_logarithm():
         table = [
             int(((Decimal(4096 + i) / 4096).ln() / Decimal(2).ln() * 2**36).to_integral_value()) for i in range(4097)
         ]
-    assert _log2_table(CPU)[0].tolist() == table
+    assert log2_table(CPU)[0].tolist() == table
 
 
 def test_log2_error_and_order():
@@ -95,13 +104,13 @@ def test_law_is_successive_sampling(weights, draws):
     assert chi < cells + 4 * math.sqrt(2 * cells) + 4
 
 
-def test_equals_a_race_in_float64():
+def test_equals_a_race_in_float64(on):
     """Finishing times of the same words by NumPy; two of them nearer than 1e-5 would be a fault of the test."""
     weights = torch.randint(1, 1000, (16, 100), generator=torch.Generator().manual_seed(0))
     ids = torch.arange(16) + 2**33
     word = keyed_words(1, Purpose.RACE, position=torch.arange(100), sequence_id=ids, epoch=4)[0].numpy()
     order = np.argsort(-np.log1p(-word / 2**32) / weights.numpy(), axis=1)
-    positions, _ = draw(weights, rate_permille=500, sequence_id=ids, epoch=4)
+    positions, _ = draw(weights, rate_permille=500, sequence_id=ids, epoch=4, on=on)
     assert np.array_equal(positions.numpy(), order[:, :50])
 
 
@@ -112,13 +121,13 @@ def test_first_slot_is_the_winner():
     assert np.abs(share - np.array([0.1, 0.2, 0.3, 0.4])).max() < 0.01
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.sampled_from([1, 2, 3, 8, 100, 128]), rate=st.integers(0, 1000), data=st.data())
-def test_exactly_m_different_maskable_positions(length, rate, data):
+def test_exactly_m_different_maskable_positions(on, length, rate, data):
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     maskable = torch.rand(4, length, generator=generator) < data.draw(st.floats(0, 1))
     weights = torch.randint(0, 4, (4, length), generator=generator)  # many of weight 0
-    positions, filled = draw(weights, maskable, rate_permille=rate)
+    positions, filled = draw(weights, maskable, rate_permille=rate, on=on)
     for row in range(4):
         n = int(maskable[row].sum())
         chosen = positions[row][filled[row]].tolist()
@@ -146,23 +155,24 @@ def test_largest_and_smallest_weights():
     assert (positions.sort(1).values == torch.tensor([0, 2])).all()
 
 
-def test_cut_to_the_slots():
-    positions, filled = draw(torch.ones(2, 100, dtype=torch.int64), slots=4)
-    more, _ = draw(torch.ones(2, 100, dtype=torch.int64), slots=15)
+def test_cut_to_the_slots(on):
+    positions, filled = draw(torch.ones(2, 100, dtype=torch.int64), slots=4, on=on)
+    more, _ = draw(torch.ones(2, 100, dtype=torch.int64), slots=15, on=on)
     assert filled.all()
     assert torch.equal(positions, more[:, :4])
 
 
-def test_batch_and_order_do_not_matter():
-    weights = torch.randint(0, 1000, (16, 100))
-    ids = torch.randint(0, 2**40, (16,))
+def test_batch_and_order_do_not_matter(on):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randint(0, 1000, (16, 100), generator=generator)
+    ids = torch.randint(0, 2**40, (16,), generator=generator)
     epoch = torch.arange(16)
-    whole, _ = draw(weights, sequence_id=ids, epoch=epoch)
-    shuffle = torch.randperm(16)
-    shuffled, _ = draw(weights[shuffle], sequence_id=ids[shuffle], epoch=epoch[shuffle])
+    whole, _ = draw(weights, sequence_id=ids, epoch=epoch, on=on)
+    shuffle = torch.randperm(16, generator=generator)
+    shuffled, _ = draw(weights[shuffle], sequence_id=ids[shuffle], epoch=epoch[shuffle], on=on)
     assert torch.equal(shuffled, whole[shuffle])
     for row in range(16):
-        alone, _ = draw(weights[row : row + 1], sequence_id=ids[row : row + 1], epoch=row)
+        alone, _ = draw(weights[row : row + 1], sequence_id=ids[row : row + 1], epoch=row, on=on)
         assert torch.equal(alone[0], whole[row])
 
 
@@ -179,11 +189,12 @@ def test_independent_between_epochs_seeds_and_sequences(change):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"slots": 9}, "slots"), ({"rate_permille": 1001, "slots": 1}, "rate_permille"), ({"seed": 2**32}, "2\\^32-1")],
-)
-def test_out_of_range(arguments, message):
+    [({"slots": 9}, "slots"), ({"rate_permille": 1001, "slots": 1}, "rate_permille"), ({"seed": 2**32}, "2\\^32-1"),
+     ({"epoch": -1}, "2\\^32-1"), ({"slots": -1}, "slots")],
+)  # fmt: skip
+def test_out_of_range(on, arguments, message):
     with pytest.raises(ValueError, match=message):
-        draw(torch.ones(1, 8, dtype=torch.int64), **arguments)
+        draw(torch.ones(1, 8, dtype=torch.int64), on=on, **arguments)
 
 
 def test_too_long():

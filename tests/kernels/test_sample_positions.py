@@ -23,19 +23,34 @@ def perplexities(rows, length, *, spread=2.0, seed=0):
     return forward * maskable, backward * maskable, maskable
 
 
-def sample(forward, backward, maskable, *, alpha, seed=1, epoch=0, sequence_id=None, slots=None):
+@pytest.fixture(params=["reference", "triton"])
+def on(request):
+    """The device of the Triton twin, or None for the reference on the CPU."""
+    return None if request.param == "reference" else request.getfixturevalue("triton_device")
+
+
+def sample(forward, backward, maskable, *, alpha, seed=1, epoch=0, sequence_id=None, slots=None, on=None):
     rows, length = maskable.shape
-    return sample_positions(
-        forward,
-        backward,
-        maskable,
+    device = on or torch.device("cpu")
+    positions, filled = sample_positions(
+        forward.to(device),
+        backward.to(device),
+        maskable.to(device),
         alpha=alpha,
         rate_permille=150,
         slots=mask_slots(length - 2, 150) if slots is None else slots,
         seed=seed,
-        sequence_id=torch.arange(rows) if sequence_id is None else sequence_id,
+        sequence_id=(torch.arange(rows) if sequence_id is None else sequence_id).to(device),
         epoch=epoch,
+        implementation="triton" if on else "reference",
     )
+    return positions.cpu(), filled.cpu()
+
+
+def weigh(forward, backward, maskable, *, alpha, on):
+    device = on or torch.device("cpu")
+    operands = (x.to(device) for x in (forward, backward, maskable))
+    return hardness_weights(*operands, alpha=alpha, implementation="triton" if on else "reference").cpu()
 
 
 def float64_shares(forward, backward, maskable, alpha):
@@ -56,10 +71,10 @@ def integer_weights(forward, backward, alpha):
 
 @pytest.mark.parametrize("length", [8, 100, 512])
 @pytest.mark.parametrize("alpha", [0.0, 0.001, 0.005, 1.0])
-def test_weights_equal_big_integers(length, alpha):
+def test_weights_equal_big_integers(on, length, alpha):
     forward, backward, _ = perplexities(3, length, spread=15.0)
     maskable = forward > 0
-    weights = hardness_weights(forward, backward, maskable, alpha=alpha)
+    weights = weigh(forward, backward, maskable, alpha=alpha, on=on)
     for row in range(3):
         expected = integer_weights(forward[row].tolist(), backward[row].tolist(), alpha)
         assert [w if m else 0 for w, m in zip(expected, maskable[row].tolist(), strict=True)] == weights[row].tolist()
@@ -84,43 +99,44 @@ def test_hardest_is_proportional_to_perplexity():
     assert np.abs(weights / weights.sum(1, keepdims=True) - shares).sum(1).max() < 1e-7
 
 
-def test_all_perplexities_extreme():
+def test_all_perplexities_extreme(on):
     """float32 sums of e^88 overflow; weights must not."""
     forward = torch.full((2, 512), math.exp(88), dtype=torch.float32)
     maskable = torch.ones(2, 512, dtype=torch.bool)
-    weights = hardness_weights(forward, forward, maskable, alpha=15.9)
+    weights = weigh(forward, forward, maskable, alpha=15.9, on=on)
     assert (weights == weights[0, 0]).all()
     assert 0 < weights[0, 0] < 2**52
-    _, filled = sample(forward, forward, maskable, alpha=0)
+    _, filled = sample(forward, forward, maskable, alpha=0, on=on)
     assert filled.all()
 
 
 @pytest.mark.parametrize("length", [1, 8, 100, 512, 8192])
-def test_largest_alpha_does_not_overflow(length):
+def test_largest_alpha_does_not_overflow(on, length):
     forward = torch.full((1, length), torch.finfo(torch.float32).max)
     maskable = torch.ones(1, length, dtype=torch.bool)
     alpha = math.nextafter(8192 / length, 0)
-    weights = hardness_weights(forward, forward, maskable, alpha=alpha)
+    weights = weigh(forward, forward, maskable, alpha=alpha, on=on)
     assert 0 < int(weights.min()) == int(weights.max()) < 2**52
     with pytest.raises(ValueError, match="inf"):
-        hardness_weights(forward, forward, maskable, alpha=8192 / length)
+        weigh(forward, forward, maskable, alpha=8192 / length, on=on)
 
 
-def test_rows_without_perplexity_are_uniform():
+def test_rows_without_perplexity_are_uniform(on):
     zeros = torch.zeros(4, 100)
     maskable = torch.ones(4, 100, dtype=torch.bool)
-    positions, filled = sample(zeros, zeros, maskable, alpha=0.0)
-    uniform, _ = sample(zeros, zeros, maskable, alpha=math.inf)
+    positions, filled = sample(zeros, zeros, maskable, alpha=0.0, on=on)
+    uniform, _ = sample(zeros, zeros, maskable, alpha=math.inf, on=on)
     assert filled.all()
     assert torch.equal(positions, uniform)
 
 
-def test_values_at_special_positions_do_not_matter():
+def test_values_at_special_positions_do_not_matter(on):
     forward, backward, maskable = perplexities(4, 100)
     noisy = torch.where(maskable, forward, math.nan), torch.where(maskable, backward, math.inf)
     for alpha in (0.0, 0.005, math.inf):
         assert torch.equal(
-            sample(forward, backward, maskable, alpha=alpha)[0], sample(*noisy, maskable, alpha=alpha)[0]
+            sample(forward, backward, maskable, alpha=alpha, on=on)[0],
+            sample(*noisy, maskable, alpha=alpha, on=on)[0],
         )
 
 
@@ -162,16 +178,16 @@ def test_batch_does_not_matter():
 
 
 @pytest.mark.parametrize("alpha", [-0.1, math.nan, -math.inf])
-def test_no_such_alpha(alpha):
+def test_no_such_alpha(on, alpha):
     forward, backward, maskable = perplexities(2, 8)
     with pytest.raises(ValueError, match="alpha"):
-        sample(forward, backward, maskable, alpha=alpha)
+        sample(forward, backward, maskable, alpha=alpha, on=on)
 
 
-def test_float32_only():
+def test_float32_only(on):
     forward, backward, maskable = perplexities(2, 8)
     with pytest.raises(TypeError, match=r"perplexity_backward is torch\.float64"):
-        sample(forward, backward.double(), maskable, alpha=0.1)
+        sample(forward, backward.double(), maskable, alpha=0.1, on=on)
 
 
 GOLDEN = {
@@ -182,13 +198,13 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("alpha", GOLDEN)
-def test_golden_positions(alpha):
+def test_golden_positions(on, alpha):
     """Masks must never change under a user's feet; exact arithmetic makes the inputs below exact as well."""
     row = torch.arange(512)
     forward = (1 + (row * 7919) % 1009).float().repeat(4, 1)
     backward = (2.0 ** ((row * 31) % 40)).float().repeat(4, 1)
     maskable = (row % 511 > 0).repeat(4, 1)
     ids = torch.tensor([0, 1, 2**32, 2**62 + 12345])
-    positions, _ = sample(forward, backward, maskable, alpha=alpha, seed=2**32 - 1, epoch=3, sequence_id=ids)
+    positions, _ = sample(forward, backward, maskable, alpha=alpha, seed=2**32 - 1, epoch=3, sequence_id=ids, on=on)
     assert positions.shape == (4, 77)
     assert hashlib.sha256(positions.numpy().astype("<i8").tobytes()).hexdigest()[:16] == GOLDEN[alpha]
