@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardmask.kernels.linear_nll import ProductFormat, check_operands, operand, product_format
+from hardmask.kernels.product import ProductFormat, check_operands, operand, product_format
 from hardmask.kernels.token_nll import token_nll_
 
 # Bytes of the logits of one chunk of tokens. Every chunk adds to the whole weight gradient, so few are best. CPU:
-# 128 MiB holds [512 x 50,265] whole, forward and backward 0.62 s against 0.72 s in two chunks of 64 MiB (two cores,
-# torch 2.13, timed like linear_nll's block). CUDA: not measured.
+# 128 MiB holds [512 x 50,265] whole, forward and backward 0.36 s against 0.46 s in four chunks of 32 MiB (K = 512, two
+# cores, torch 2.13). CUDA: not measured.
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
 
 # Elements a row of logits is padded to a multiple of, for the GPU: RoBERTa's 50,265 classes are odd, and rows that
@@ -73,7 +73,7 @@ def weighted_nll_sum(
         form.operands,
         form.result,
         form.block_bytes,
-        needs,
+        *needs,
         implementation,
     )
     return loss, nll, correct
@@ -107,7 +107,9 @@ def _weighted_nll_sum(
     operands: torch.dtype,
     result: torch.dtype,
     budget_bytes: int,
-    needs: list[bool],
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
     implementation: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """loss, nll, correct and the gradients of hidden, weight and bias for a loss_grad of 1, [0] where not needed.
@@ -116,7 +118,9 @@ def _weighted_nll_sum(
     """
     form = ProductFormat(operands, result, budget_bytes)
     tokens, vocabulary = hidden.shape[0], weight.shape[0]
-    loss, nll, correct, hidden_grad, weight_grad, bias_grad = _outputs(hidden, weight, result, needs)
+    loss, nll, correct, hidden_grad, weight_grad, bias_grad = _outputs(
+        hidden, weight, result, need_hidden, need_weight, need_bias
+    )
     token_weight = token_weight.to(result)
     with torch.autocast(hidden.device.type, enabled=False):
         left, right = operand(hidden, form), operand(weight, form)
@@ -124,13 +128,13 @@ def _weighted_nll_sum(
         aligned = hidden.device.type != "cpu" or implementation == "triton"
         stride = -(-vocabulary // ROW_ALIGNMENT) * ROW_ALIGNMENT if aligned else vocabulary
         logits_of_chunk = torch.empty(step, stride, dtype=result, device=hidden.device)[:, :vocabulary]
-        grad_of_chunk = logits_of_chunk
-        if left.dtype != result and any(needs):
+        grad_of_chunk = None
+        if left.dtype != result and (need_hidden or need_weight or need_bias):
             grad_of_chunk = torch.empty(step, stride, dtype=left.dtype, device=hidden.device)[:, :vocabulary]
         for start in range(0, tokens, step):
             rows = slice(start, min(start + step, tokens))
-            first = start == 0
-            logits, logits_grad = (chunk[: rows.stop - start] for chunk in (logits_of_chunk, grad_of_chunk))
+            logits = logits_of_chunk[: rows.stop - start]
+            narrower = None if grad_of_chunk is None else grad_of_chunk[: rows.stop - start]
             add_product_(logits, left[rows], right.T, first=True)
             nll[rows], correct[rows] = token_nll_(
                 logits,
@@ -138,14 +142,15 @@ def _weighted_nll_sum(
                 token_weight[rows],
                 bias=bias,
                 ignore_index=None,
-                gradient=logits_grad,
+                gradient=narrower,
                 implementation=implementation,
             )
-            if needs[0]:
+            logits_grad = logits if narrower is None else narrower
+            if need_hidden:
                 add_product_(hidden_grad[rows], logits_grad, right, first=True)
-            if needs[1]:
-                add_product_(weight_grad, logits_grad.T, left[rows], first=first)
-            if needs[2]:
+            if need_weight:
+                add_product_(weight_grad, logits_grad.T, left[rows], first=start == 0)
+            if need_bias:
                 bias_grad += logits_grad.sum(0, dtype=result)
         if not tokens:
             weight_grad.zero_()
@@ -159,7 +164,9 @@ def _chunk_tokens(tokens: int, limit: int) -> int:
     return max(-(-tokens // max(chunks, 1)), 1)
 
 
-def _outputs(hidden: Tensor, weight: Tensor, result: torch.dtype, needs: list[bool]) -> tuple[Tensor, ...]:
+def _outputs(
+    hidden: Tensor, weight: Tensor, result: torch.dtype, need_hidden: bool, need_weight: bool, need_bias: bool
+) -> tuple[Tensor, ...]:
     """The operation's outputs, uninitialised but for the gradient of the bias."""
     tokens, vocabulary = hidden.shape[0], weight.shape[0]
     value = hidden.new_empty((), dtype=result)
@@ -167,9 +174,9 @@ def _outputs(hidden: Tensor, weight: Tensor, result: torch.dtype, needs: list[bo
         value,
         value.new_empty(tokens),
         value.new_empty(tokens, dtype=torch.bool),
-        value.new_empty(hidden.shape if needs[0] else 0),
-        value.new_empty(weight.shape if needs[1] else 0),
-        value.new_zeros(vocabulary if needs[2] else 0),
+        value.new_empty(hidden.shape if need_hidden else 0),
+        value.new_empty(weight.shape if need_weight else 0),
+        value.new_zeros(vocabulary if need_bias else 0),
     )
 
 
@@ -183,14 +190,17 @@ def _(
     operands: torch.dtype,
     result: torch.dtype,
     budget_bytes: int,
-    needs: list[bool],
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
     implementation: str | None,
 ) -> tuple[Tensor, ...]:
-    return _outputs(hidden, weight, result, needs)
+    return _outputs(hidden, weight, result, need_hidden, need_weight, need_bias)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, bias, _, token_weight, *_, ctx.needs, _ = inputs
+    hidden, weight, bias, _, token_weight, *_ = inputs
+    ctx.needs = inputs[-4:-1]
     _, nll, correct, *grads = output
     ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype, token_weight.dtype
     ctx.save_for_backward(*grads, nll)
@@ -201,13 +211,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, loss_grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     *grads, nll = ctx.saved_tensors
     if loss_grad is None:
-        return (None,) * 10
+        return (None,) * 12
     scaled = [
         (grad * loss_grad).to(dtype) if need else None
         for grad, dtype, need in zip(grads, ctx.dtypes[:3], ctx.needs, strict=True)
     ]
     token_weight_grad = (nll * loss_grad).to(ctx.dtypes[3]) if ctx.needs_input_grad[4] else None
-    return *scaled, None, token_weight_grad, *(None,) * 5
+    return *scaled, None, token_weight_grad, *(None,) * 7
 
 
 _weighted_nll_sum.register_autograd(_backward, setup_context=_setup)

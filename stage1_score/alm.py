@@ -33,6 +33,7 @@ def new_alm(config: AlmConfig, metadata: dict[str, Any], direction: str) -> Any:
             n_layer=config.layers,
             n_head=config.heads,
             n_inner=config.ffn,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one operation instead of eight
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             resid_pdrop=config.dropout,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hardmask.kernels import linear_nll as module
 from hardmask.kernels.linear_nll import linear_nll
+from hardmask.kernels.product import ProductFormat
 
 
 def case(tokens, width, vocabulary, *, dtype=torch.float32, bias=True, seed=0):
@@ -173,20 +176,81 @@ def test_autocast_rounds_the_operands_only():
     assert torch.allclose(grad.double(), torch.autograd.grad(true.sum(), true_inputs[1])[0], rtol=1e-4, atol=1e-5)
 
 
-def test_blocks_keep_to_the_budget(monkeypatch):
-    sizes = []
-    product = module.product
+class Sizes(TorchDispatchMode):
+    """Bytes of every tensor an operation makes or writes to, views included."""
 
-    def count(left, right):
-        result = product(left, right)
-        sizes.append(result.numel() * result.element_size())
-        return result
+    def __init__(self):
+        super().__init__()
+        self.bytes = []
 
-    monkeypatch.setattr(module, "product", count)
-    (hidden, weight, _), target = case(1000, 4, 20_000, bias=False)
-    linear_nll(hidden, weight, target, budget_bytes=100_000)
-    assert len(sizes) > 700  # 80 MB of logits
-    assert max(sizes) <= 100_000
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.bytes += [x.numel() * x.element_size() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        return out
+
+
+@pytest.mark.parametrize("budget_bytes", [100_000, 1_000_000])
+def test_no_tensor_is_larger_than_the_budget(budget_bytes):
+    (hidden, weight, _), target = case(1000, 4, 20_000, bias=False)  # 80 MB of logits
+    form = ProductFormat(torch.float32, torch.float32, budget_bytes)
+    with Sizes() as sizes:
+        nll, _ = module._in_blocks(hidden, weight, None, target, form)
+    assert torch.equal(nll, linear_nll(hidden, weight, target, budget_bytes=budget_bytes))
+    of_operands = {x.numel() * x.element_size() for x in (hidden, weight)}
+    assert 0.5 * budget_bytes < max(size for size in sizes.bytes if size not in of_operands) <= budget_bytes
+
+
+def test_log_sum_exp():
+    (hidden, weight, bias), target = case(40, 8, 300)
+    target[::3] = -100
+    hidden.requires_grad_()
+    nll, lse = linear_nll(hidden, weight, target, bias=bias, budget_bytes=3000, return_lse=True)
+    assert torch.equal(nll, linear_nll(hidden, weight, target, bias=bias, budget_bytes=3000))
+    true = F.linear(hidden.double(), weight.double(), bias.double()).logsumexp(1)
+    assert (lse - true).abs().max() <= 2e-5
+    assert nll.requires_grad
+    assert not lse.requires_grad
+
+
+@pytest.mark.parametrize("return_lse", [False, True])
+def test_compiled_equals_eager(return_lse):
+    (hidden, weight, bias), target = case(40, 8, 300)
+    target[5] = -100
+
+    def forward(hidden, weight, bias, target):
+        out = linear_nll(hidden * 2, weight, target, bias=bias, return_lse=return_lse)
+        return out if return_lse else (out,)
+
+    compiled = torch.compile(forward, fullgraph=True, backend="aot_eager")
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
+    upstream = torch.randn(40)
+    for found, expected in zip(compiled(*inputs, target), forward(*inputs, target), strict=True):
+        assert torch.equal(found, expected)
+    found, expected = (torch.autograd.grad(run(*inputs, target)[0], inputs, upstream) for run in (compiled, forward))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_operation_is_registered_rightly():
+    (hidden, weight, bias), target = case(5, 8, 20)
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
+    settings = (-100, torch.float32, torch.float32, 1000, 1000, "reference")
+    torch.library.opcheck(module._linear_nll, (*inputs, target, *settings))
+
+
+# The sizes at which others went wrong: one class, odd vocabularies, one less and one more than a tile, no tokens.
+SIZES = [(t, 64, v) for t in (0, 1, 511) for v in (1, 7, 255, 256, 257, 1000)]
+SIZES += [(511, 512, 1000), (4096, 64, 257), (511, 64, 50_304), (511, 768, 257), (64, 768, 50_265), (4096, 64, 50_265)]
+
+
+@pytest.mark.parametrize(("tokens", "width", "vocabulary"), SIZES)
+def test_sizes(tokens, width, vocabulary):
+    (hidden, weight, bias), target = case(tokens, width, vocabulary)
+    nll = linear_nll(hidden, weight, target, bias=bias)
+    sample = slice(0, 256)  # float64 for all 4,096 x 50,265 would take seconds
+    true, _ = exact(hidden[sample], weight, bias, target[sample])
+    assert nll.shape == (tokens,)
+    assert (nll[sample] - true).abs().max() <= 2e-5 if tokens else True
+    assert nll.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Scoring on CPUs: an LM whose linear layers hold their weights in the order in which oneDNN multiplies them.
+
+PyTorch packs a weight anew for every product, adds the bias in a pass of its own and GPT-2's activation in eight.
+On two cores (torch 2.13, width 512) a packed body took 0.83 of the time, logits differing by 6e-6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardmask.stage1_score.alm import hidden_states
+
+TOLERANCE = 1e-4  # of hidden states, which layer norm keeps near 1
+GELU, NONE = ("gelu", "tanh"), ("none", "")  # oneDNN's names: activation and algorithm
+
+
+class PackedLinear(nn.Module):
+    """x @ weight.T + bias and an activation as one oneDNN call; for inference in float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: tuple[str, str], rows: int) -> None:
+        """Pack weight [out, in] for passes of that many rows; activation: oneDNN's name and algorithm."""
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
+        self.bias = None if bias is None else bias.detach()
+        self.activation, self.algorithm = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.contiguous(), self.weight, self.bias, self.activation, [], self.algorithm
+        )
+        return out
+
+
+@torch.inference_mode()
+def pack(model: Any, rows: int) -> bool:
+    """Replace the linear layers of a causal LM on a CPU by packed ones, in place; the output layer stays.
+
+    The model cannot be trained or saved afterwards. The operations are torch's own but not a promised interface: the
+    model is left as it was, and False returned, if they are missing or its hidden states change.
+    """
+    ids = torch.arange(16)[None] % model.config.vocab_size
+    expected = hidden_states(model, ids)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for parent in list(model.modules()):
+            replacements = _packed_children(parent, model.get_output_embeddings(), rows)
+            for name, new in replacements.items():
+                replaced.append((parent, name, getattr(parent, name)))
+                setattr(parent, name, new)
+        same = torch.allclose(hidden_states(model, ids), expected, atol=TOLERANCE, rtol=TOLERANCE)
+    except (AttributeError, RuntimeError):  # no such operation in this torch, or not on this machine
+        same = False
+    if not same:
+        for parent, name, child in replaced:
+            setattr(parent, name, child)
+    return same
+
+
+def _packed_children(parent: nn.Module, output_layer: nn.Module, rows: int) -> dict[str, nn.Module]:
+    """Name -> what goes in the place of that child."""
+    from transformers.activations import GELUTanh, NewGELUActivation
+    from transformers.pytorch_utils import Conv1D
+
+    packed: dict[str, nn.Module] = {}
+    # GPT-2's feed-forward layer applies `act` to what `c_fc` gives, and to nothing else.
+    fused = hasattr(parent, "c_fc") and isinstance(getattr(parent, "act", None), (NewGELUActivation, GELUTanh))
+    for name, child in parent.named_children():
+        if isinstance(child, (Conv1D, nn.Linear)) and child is not output_layer:
+            weight = child.weight.T if isinstance(child, Conv1D) else child.weight
+            packed[name] = PackedLinear(weight, child.bias, GELU if fused and name == "c_fc" else NONE, rows)
+    if fused and "c_fc" in packed:
+        packed["act"] = nn.Identity()
+    return packed
