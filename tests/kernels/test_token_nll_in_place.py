@@ -119,8 +119,8 @@ def test_ignored_rows(implementation, device):
     nll, correct = token_nll_(logits, target, weight, implementation=implementation)
     compare((nll[[0, 2]], correct[[0, 2]]), expected, logits[[0, 2]])
     assert not torch.cat([nll[[1, 3]], correct[[1, 3]], logits[[1, 3]].flatten()]).any()
-    logits = wide.clone()
-    target[:] = logits.argmax(1)[1]
+    logits = wide[:, :300].clone()
+    target[:] = logits.argmax(1)[1]  # row 1 would be correct
     nll, correct = token_nll_(logits, target, weight, ignore_index=int(target[0]), implementation=implementation)
     assert not torch.cat([nll, correct, logits.flatten()]).any()
 
