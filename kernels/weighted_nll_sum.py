@@ -10,9 +10,9 @@ from torch import Tensor
 from hardmask.kernels.product import ProductFormat, check_operands, operand, product_format
 from hardmask.kernels.token_nll import token_nll_
 
-# Bytes of the logits of one chunk of tokens. Every chunk adds to the whole weight gradient, so few are best. CPU:
-# 128 MiB holds [512 x 50,265] whole, forward and backward 0.36 s against 0.46 s in four chunks of 32 MiB (K = 512, two
-# cores, torch 2.13). CUDA: not measured.
+# Bytes of the logits of one chunk of tokens. CPU: [512 x 50,265] with K = 512, forward and backward, takes 0.38 s whole
+# and 0.38 s in four chunks of 32 MiB (two cores, torch 2.13). CUDA: not measured; every chunk reads and writes the whole
+# weight gradient, so few are best.
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
 
 # Elements a row of logits is padded to a multiple of, for the GPU: RoBERTa's 50,265 classes are odd, and rows that
