@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,4 @@ def product(problem: dict[str, Any]) -> Work:
 def twin(function: Callable[..., Any], problem: dict[str, Any]) -> Callable[..., Any]:
     """A function of kernels/ as it runs on the problem's device; in a trial of the GPU suite on the CPU that is its
     Triton twin in the interpreter."""
-    implementation = problem.get("implementation")
-    if implementation is None or "implementation" not in inspect.signature(function).parameters:
-        return function
-    return functools.partial(function, implementation=implementation)
+    return functools.partial(function, implementation=problem.get("implementation"))

@@ -113,10 +113,8 @@ def _linear_nll(problem: dict[str, Any], hidden: Any, weight: Any, target: Any) 
 
 def _candidates(limit: int | None) -> dict[str, Callable[[dict[str, Any]], Work]]:
     """The fused kernel in each of the tile sizes it might ship with."""
-    try:
-        from hardmask.kernels.linear_nll_triton import CANDIDATES
-    except ImportError:
-        return {}
+    from hardmask.kernels.linear_nll_triton import CANDIDATES
+
     providers = {}
     for tiles in CANDIDATES[:limit]:
         name = (

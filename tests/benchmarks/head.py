@@ -21,7 +21,7 @@ def comparisons(quick: bool, _device: str) -> list[Comparison]:
     shape = f"[{tokens} x {width}] x [{vocabulary:,} x {width}], fp32"
     common: dict[str, Any] = {
         "unit": "tokens", "units": tokens, "ceiling": data.PRODUCT, "problem": problem, "rounds": 2 if quick else 15,
-        "limit_s": 2 if quick else 40,
+        "limit_s": 2 if quick else 30,
     }  # fmt: skip
     return [
         Comparison(

@@ -8,7 +8,9 @@ from typing import Any
 
 import data
 import numpy as np
-from measure import Comparison, Goal, Work
+from measure import Comparison, Goal, Skip, Work
+
+from hardmask.pipeline.allocator import keep_freed_memory
 
 FULL = {"layers": 6, "width": 512, "heads": 8, "ffn": 2048, "vocabulary": 50_265, "length": 512, "batch": 16,
         "sequences": 1024, "device": "cpu"}  # fmt: skip
@@ -30,8 +32,8 @@ def comparisons(quick: bool, _device: str) -> list[Comparison]:
             units=problem["batch"] * problem["length"],
             providers={
                 OURS: functools.partial(ours, strategy="hardness"),
-                "hardmask, random masks": functools.partial(ours, strategy="random"),
                 TRAINER: trainer,
+                f"{TRAINER}, glibc keeps freed memory": functools.partial(trainer, keep_memory=True),
             },
             ours=OURS,
             problem=dict(problem),
@@ -53,6 +55,7 @@ def prepare(problem: dict[str, Any], folder: str) -> dict[str, Any]:
 def ours(problem: dict[str, Any], *, strategy: str) -> Work:
     from stepwise import Hardmask
 
+    kept = keep_freed_memory()
     training = Hardmask(problem, strategy=strategy)
 
     def outcome() -> dict[str, Any]:
@@ -60,14 +63,17 @@ def ours(problem: dict[str, Any], *, strategy: str) -> Work:
         return {
             "masking_s": float(np.median(training.masking_s[1:])),
             "waiting_for_data_s": float(np.median(training.waiting_s[1:])),
+            "freed_memory_kept": kept,
         }
 
     return Work(training.loop.step, outcome=outcome)
 
 
-def trainer(problem: dict[str, Any]) -> Work:
+def trainer(problem: dict[str, Any], *, keep_memory: bool = False) -> Work:
     from stepwise import HuggingFace
 
+    if keep_memory and not keep_freed_memory():
+        raise Skip("this C library has no such setting")
     return Work(HuggingFace(problem).loop.step)
 
 

@@ -89,7 +89,8 @@ def _page(everything: dict[str, Any]) -> Iterable[str]:
     yield f"# {everything['name']}"
     yield ""
     yield f"- command: `{everything['command']}`, {everything['started'][:19]} UTC"
-    yield f"- machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"
+    size = f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"
+    yield f"- machine: {machine['processor']}, {size}; load before {everything['load_before']:.1f}"
     for when in ("gpu_before", "gpu_after"):
         if everything.get(when):
             yield f"- {when.replace('_', ' ')}: " + ", ".join(f"{k} {v}" for k, v in everything[when].items())
@@ -135,8 +136,8 @@ def _cell(text: str) -> str:
 
 
 def _number(value: Any) -> str:
-    if value is None:
-        return ""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1e3 else f"{value:,.0f}" if isinstance(
         value, (int, float)) else str(value)  # fmt: skip
 

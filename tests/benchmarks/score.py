@@ -31,6 +31,9 @@ def comparisons(quick: bool, _device: str) -> list[Comparison]:
     for batch in NAIVE_BATCHES[3 if quick else 0 :]:
         providers[naive_name(batch)] = functools.partial(naive, batch=batch)
     providers["naive, batch 8, glibc keeps freed memory"] = functools.partial(naive, batch=8, keep_memory=True)
+    providers["naive, batch 1, one-operation gelu (gelu_pytorch_tanh)"] = functools.partial(
+        naive, batch=1, activation="gelu_pytorch_tanh"
+    )
     providers["naive, batch 1, torch.compile"] = functools.partial(naive, batch=1, compiled=True)
     providers[data.PRODUCT] = data.product
     return [
@@ -48,7 +51,7 @@ def comparisons(quick: bool, _device: str) -> list[Comparison]:
             prepare=prepare,
             judge=judge,
             rounds=2 if quick else 7,
-            limit_s=3 if quick else 210,
+            limit_s=3 if quick else 180,
         )
     ]
 
@@ -62,8 +65,15 @@ def prepare(problem: dict[str, Any], folder: str) -> dict[str, Any]:
     return {"model": data.save_alm(Path(folder) / "forward", **shape)}
 
 
-def naive(problem: dict[str, Any], *, batch: int, keep_memory: bool = False, compiled: bool = False) -> Work:
-    """What one writes with transformers: logits of everything, log_softmax, gather."""
+def naive(
+    problem: dict[str, Any],
+    *,
+    batch: int,
+    keep_memory: bool = False,
+    compiled: bool = False,
+    activation: str = "gelu_new",
+) -> Work:
+    """What one writes with transformers: logits of everything, log_softmax, gather. `gelu_new` is stock GPT-2's."""
     import torch
 
     if keep_memory:
@@ -77,7 +87,10 @@ def naive(problem: dict[str, Any], *, batch: int, keep_memory: bool = False, com
         raise Skip("compiling takes longer than a quick run")
     if compiled and not shutil.which(os.environ.get("CXX", "g++")):
         raise Skip("no C++ compiler")
-    score, ids = _naive_scorer(problem, compiled), torch.from_numpy(_rows(problem).input_ids.astype(np.int64))
+    score, ids = (
+        _naive_scorer(problem, compiled, activation),
+        torch.from_numpy(_rows(problem).input_ids.astype(np.int64)),
+    )
 
     def run() -> Any:
         return torch.cat([score(ids[start : start + batch]) for start in range(0, len(ids), batch)])
@@ -85,11 +98,11 @@ def naive(problem: dict[str, Any], *, batch: int, keep_memory: bool = False, com
     return Work(run)
 
 
-def _naive_scorer(problem: dict[str, Any], compiled: bool = False) -> Any:
+def _naive_scorer(problem: dict[str, Any], compiled: bool = False, activation: str = "gelu_new") -> Any:
     import torch
     from transformers import GPT2LMHeadModel
 
-    model = GPT2LMHeadModel.from_pretrained(problem["model"]).eval()
+    model = GPT2LMHeadModel.from_pretrained(problem["model"], activation_function=activation).eval()
 
     def score(ids: Any) -> Any:
         logits = model(input_ids=ids).logits[:, :-1]
@@ -99,14 +112,19 @@ def _naive_scorer(problem: dict[str, Any], compiled: bool = False) -> Any:
 
 
 def ours(problem: dict[str, Any], *, batch_tokens: int) -> Work:
-    """The function the score stage calls for every record batch."""
+    """What the score stage does: memory kept, the LM packed for the size of its passes, then `perplexities`."""
     import torch
 
+    from hardmask.pipeline.allocator import keep_freed_memory
     from hardmask.stage1_score.alm import load_alm
+    from hardmask.stage1_score.packed import pack
+    from hardmask.stage1_score.score import BATCH_TOKENS as DEFAULT
     from hardmask.stage1_score.score import perplexities
 
+    kept = keep_freed_memory()
     about = data.metadata(problem["vocabulary"], problem["length"])
     model = load_alm(problem["model"], about, "forward", torch.device("cpu"))
+    packed = pack(model, batch_tokens or DEFAULT["cpu"])
     special = torch.zeros(problem["vocabulary"], dtype=torch.bool)
     special[about["special_ids"]] = True
     rows = _rows(problem)
@@ -119,7 +137,8 @@ def ours(problem: dict[str, Any], *, batch_tokens: int) -> Work:
         ids = torch.from_numpy(first.input_ids.astype(np.int64))
         expected = _naive_scorer(problem)(ids)[:, :-1].numpy()  # the last target is </s>, which has no perplexity
         found = perplexities(model, first, "forward", special, batch_tokens=batch_tokens)[:, 1:-1]
-        return {"max_nll_difference_nats": float(np.abs(np.log(found) - expected).max())}
+        difference = float(np.abs(np.log(found) - expected).max())
+        return {"max_nll_difference_nats": difference, "weights_packed": packed, "freed_memory_kept": kept}
 
     return Work(run, outcome=outcome)
 
