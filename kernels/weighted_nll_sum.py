@@ -11,8 +11,8 @@ from hardmask.kernels.product import ProductFormat, check_operands, operand, pro
 from hardmask.kernels.token_nll import token_nll_
 
 # Bytes of the logits of one chunk of tokens. CPU: [512 x 50,265] with K = 512, forward and backward, takes 0.38 s whole
-# and 0.38 s in four chunks of 32 MiB (two cores, torch 2.13). CUDA: not measured; every chunk reads and writes the whole
-# weight gradient, so few are best.
+# and in four chunks of 32 MiB (two cores, torch 2.13). CUDA: not measured; every chunk reads and writes the whole
+# gradient of the weight, so few are best.
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
 
 # Elements a row of logits is padded to a multiple of, for the GPU: RoBERTa's 50,265 classes are odd, and rows that
