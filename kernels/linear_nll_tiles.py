@@ -30,7 +30,7 @@ class Tiles:
 
 
 # None of these was timed; no GPU was there. They were chosen by compiling for sm_80 and sm_90 with Triton 3.6.0 and
-# 3.9.0: no stack, and registers and shared memory for as many programs as they say (without bias).
+# 3.9.0: no stack, and registers and shared memory for as many programs as they say.
 CANDIDATES = (  # for half precision on sm_90: what a benchmark should try
     Tiles(128, 128, 64, warps=4, stages=2, descriptors=True, programs_per_sm=3),
     Tiles(128, 128, 64, warps=4, stages=3, descriptors=True, programs_per_sm=2),

@@ -178,11 +178,11 @@ def _logits(
     # Not classes < vocabulary - first_class: the compiler would keep `classes` through the loop, 32 registers more.
     inside = first_class + classes < vocabulary
     if bias is not None:
-        if PARTIAL:
-            logits += tl.load(bias + first_class + classes, mask=inside, other=0.0).to(tl.float32)[None, :]
+        if PARTIAL:  # the bias of -inf costs fewer registers than a second select
+            logits += tl.load(bias + first_class + classes, mask=inside, other=-float("inf")).to(tl.float32)[None, :]
         else:
             logits += tl.load(bias + first_class + classes).to(tl.float32)[None, :]
-    if PARTIAL:
+    elif PARTIAL:
         logits = tl.where(inside[None, :], logits, -float("inf"))
     return logits
 
