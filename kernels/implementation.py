@@ -15,8 +15,8 @@ LEAST_CAPABILITY = (8, 0)  # of CUDA devices the Triton twins are built for
 def choose(implementation: str | None, device: torch.device, dtype: torch.dtype | None = None) -> str:
     """The implementation to run on a device; None: Triton where it can run, else the reference.
 
-    "triton" does not compute in float64, if that is the dtype. It works on CUDA devices of compute capability 8.0 and newer, and on any device in Triton's interpreter
-    (TRITON_INTERPRET=1 in the environment), which is for tests.
+    "triton" works on CUDA devices of compute capability 8.0 and newer, and on any device in Triton's interpreter
+    (TRITON_INTERPRET=1 in the environment), which is for tests. float64, if that is the dtype, is the reference's.
 
     Raises:
         ValueError: no such implementation, or it cannot run on this device.

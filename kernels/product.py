@@ -47,14 +47,25 @@ def check_operands(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor 
 
 
 def operand(value: Tensor, form: ProductFormat) -> Tensor:
-    """The value as an operand of `product`. Only CUDA multiplies half precision into float32; elsewhere the operand
-    is rounded, then widened."""
+    """The value as an operand of `add_product_`. Only CUDA multiplies half precision into float32; elsewhere the
+    operand is rounded, then widened."""
     value = value.to(form.operands)
     return value if value.is_cuda else value.to(form.result)
 
 
-def product(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """left @ right of two operands, in float32 or float64 and never rounded to half precision."""
-    if left.dtype in (torch.float16, torch.bfloat16):
-        return torch.mm(left, right, out_dtype=torch.float32, out=out)
-    return torch.mm(left, right, out=out)
+def add_product_(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
+    """total += left @ right, or total = left @ right if first, without a temporary of total's size.
+
+    Args:
+        total: [M, N], classes adjacent, rows with any stride; float32 or float64. Uninitialised if first.
+        left, right: [M, K], [K, N] of total's dtype, or of half precision for a float32 total on CUDA.
+    """
+    if left.dtype == total.dtype:
+        if first:
+            torch.mm(left, right, out=total)
+        else:
+            total.addmm_(left, right)
+    elif first:
+        torch.mm(left, right, out_dtype=total.dtype, out=total)
+    else:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)

@@ -92,7 +92,7 @@ def token_nll_(
         if tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} require a gradient, which overwriting them would make wrong; detach them")
     token_weight = token_weight.detach().to(_result(logits))
-    if _chosen(implementation, logits) == "triton":
+    if choose(implementation, logits.device, logits.dtype) == "triton":
         from hardmask.kernels.token_nll_triton import differentiate_triton
 
         return differentiate_triton(logits, target, token_weight, bias, ignore_index, out)
@@ -153,7 +153,7 @@ def _differentiate(
 
 @torch.library.custom_op("hardmask::token_nll", mutates_args=())
 def _token_nll(logits: Tensor, target: Tensor, ignore_index: int, implementation: str | None) -> Tensor:
-    if _chosen(implementation, logits) == "triton":
+    if choose(implementation, logits.device, logits.dtype) == "triton":
         from hardmask.kernels.token_nll_triton import token_nll_triton
 
         return token_nll_triton(_strided_rows(logits), target.reshape(-1), ignore_index).reshape(target.shape)
@@ -177,7 +177,7 @@ def _gradient(
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     out = gradient.view(-1, logits.shape[-1]) if logits.numel() else gradient.reshape(0, logits.shape[-1])
     weight, column = nll_grad.reshape(-1).to(_result(logits)), target.reshape(-1)
-    if _chosen(implementation, logits) == "triton":
+    if choose(implementation, logits.device, logits.dtype) == "triton":
         from hardmask.kernels.token_nll_triton import differentiate_triton
 
         differentiate_triton(_strided_rows(logits), column, weight, None, ignore_index, out)
@@ -233,15 +233,6 @@ def _strided_rows(logits: Tensor) -> Tensor:
 
 def _result(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _chosen(implementation: str | None, logits: Tensor) -> str:
-    """As `choose`; float64 is the reference's."""
-    if logits.dtype != torch.float64:
-        return choose(implementation, logits.device)
-    if implementation == "triton":
-        raise ValueError("the logits are float64, which the Triton kernels do not compute in; use the reference")
-    return "reference"
 
 
 def _check_dtypes(logits: Tensor, target: Tensor) -> None:

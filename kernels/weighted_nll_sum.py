@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardmask.kernels.product import ProductFormat, check_operands, operand, product_format
+from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format
 from hardmask.kernels.token_nll import token_nll_
 
 # Bytes of the logits of one chunk of tokens. CPU: [512 x 50,265] with K = 512, forward and backward, takes 0.38 s whole
@@ -64,7 +64,7 @@ def weighted_nll_sum(
     form = product_format(hidden, budget_bytes, CHUNK_BYTES)
     # Decided here: what the operation sees of its inputs neither requires a gradient nor is under autocast.
     needs = [torch.is_grad_enabled() and value is not None and value.requires_grad for value in (hidden, weight, bias)]
-    loss, nll, correct, *_ = _weighted_nll_sum(
+    loss, nll, correct, *_ = nll_sum_and_gradients(
         hidden,
         weight,
         bias,
@@ -74,31 +74,14 @@ def weighted_nll_sum(
         form.result,
         form.block_bytes,
         *needs,
+        None,
         implementation,
     )
     return loss, nll, correct
 
 
-def add_product_(total: Tensor, left: Tensor, right: Tensor, *, first: bool = False) -> None:
-    """total += left @ right, or total = left @ right if first, without a temporary of total's size.
-
-    Args:
-        total: [M, N], classes adjacent, rows with any stride; float32 or float64. Uninitialised if first.
-        left, right: [M, K], [K, N] of total's dtype, or of half precision for a float32 total on CUDA.
-    """
-    if left.dtype == total.dtype:
-        if first:
-            torch.mm(left, right, out=total)
-        else:
-            total.addmm_(left, right)
-    elif first:
-        torch.mm(left, right, out_dtype=total.dtype, out=total)
-    else:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
-
-
 @torch.library.custom_op("hardmask::weighted_nll_sum", mutates_args=())
-def _weighted_nll_sum(
+def nll_sum_and_gradients(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -110,6 +93,7 @@ def _weighted_nll_sum(
     need_hidden: bool,
     need_weight: bool,
     need_bias: bool,
+    ignore_index: int | None,
     implementation: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """loss, nll, correct and the gradients of hidden, weight and bias for a loss_grad of 1, [0] where not needed.
@@ -141,7 +125,7 @@ def _weighted_nll_sum(
                 target[rows],
                 token_weight[rows],
                 bias=bias,
-                ignore_index=None,
+                ignore_index=ignore_index,
                 gradient=narrower,
                 implementation=implementation,
             )
@@ -180,7 +164,7 @@ def _outputs(
     )
 
 
-@_weighted_nll_sum.register_fake
+@nll_sum_and_gradients.register_fake
 def _(
     hidden: Tensor,
     weight: Tensor,
@@ -193,6 +177,7 @@ def _(
     need_hidden: bool,
     need_weight: bool,
     need_bias: bool,
+    ignore_index: int | None,
     implementation: str | None,
 ) -> tuple[Tensor, ...]:
     return _outputs(hidden, weight, result, need_hidden, need_weight, need_bias)
@@ -200,7 +185,7 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden, weight, bias, _, token_weight, *_ = inputs
-    ctx.needs = inputs[-4:-1]
+    ctx.needs = inputs[8:11]
     _, nll, correct, *grads = output
     ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype, token_weight.dtype
     ctx.save_for_backward(*grads, nll)
@@ -211,13 +196,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, loss_grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     *grads, nll = ctx.saved_tensors
     if loss_grad is None:
-        return (None,) * 12
+        return (None,) * 13
     scaled = [
         (grad * loss_grad).to(dtype) if need else None
         for grad, dtype, need in zip(grads, ctx.dtypes[:3], ctx.needs, strict=True)
     ]
     token_weight_grad = (nll * loss_grad).to(ctx.dtypes[3]) if ctx.needs_input_grad[4] else None
-    return *scaled, None, token_weight_grad, *(None,) * 7
+    return *scaled, None, token_weight_grad, *(None,) * 8
 
 
-_weighted_nll_sum.register_autograd(_backward, setup_context=_setup)
+nll_sum_and_gradients.register_autograd(_backward, setup_context=_setup)

@@ -38,16 +38,25 @@ def gradients(nll, inputs, nll_grad):
 def test_values_and_gradients_against_float64(tokens, width, vocabulary):
     (hidden, weight, bias), target = case(tokens, width, vocabulary)
     inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
-    nll = linear_nll(hidden, weight, target, bias=bias, budget_bytes=50_000)
+    # Not below one row of logits, whose product with the weight the library adds up less exactly.
+    nll = linear_nll(hidden, weight, target, bias=bias, budget_bytes=50_000 if vocabulary <= 1000 else 2**20)
     true, true_inputs = exact(hidden, weight, bias, target)
     assert nll.dtype == torch.float32
     assert nll.shape == (tokens,)
     assert (nll - true).abs().amax() <= 2e-5 if tokens else True
     assert (nll >= 0).all()
-    upstream = torch.randn(tokens)
-    for found, expected in zip(gradients(nll, inputs, upstream), gradients(true, true_inputs, upstream), strict=True):
+    upstream = torch.randn(tokens, generator=torch.Generator().manual_seed(1))
+    plain = F.cross_entropy(F.linear(*inputs), target, reduction="none")
+    for found, same_dtype, expected in zip(
+        gradients(nll, inputs, upstream),
+        gradients(plain, inputs, upstream),
+        gradients(true, true_inputs, upstream),
+        strict=True,
+    ):
         assert found.shape == expected.shape
-        assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-5)
+        if tokens:
+            allowed = 1.5 * (same_dtype - expected).abs().max() + 1e-6 * expected.abs().max()
+            assert (found - expected).abs().max() <= allowed
 
 
 @pytest.mark.parametrize("budget_bytes", [8, 64, 10**6])
@@ -266,3 +275,13 @@ def test_operands_that_do_not_fit(change, message):
     (hidden, weight, bias), target = case(4, 8, 20)
     with pytest.raises(ValueError, match=message):
         linear_nll(**{"hidden": hidden, "weight": weight, "target": target, "bias": bias, **change})
+
+
+def test_nan_in_an_ignored_row_stays_there():
+    (hidden, weight, bias), target = case(4, 8, 20)
+    hidden[1] = torch.nan
+    target[1] = -100
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias)]
+    grads = torch.autograd.grad(linear_nll(hidden, weight, target, bias=bias)[[0, 2, 3]].sum(), inputs)
+    assert grads[0][[0, 2, 3]].isfinite().all()
+    assert grads[2].isfinite().all()

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from hardmask.kernels import weighted_nll_sum as module
 from hardmask.kernels.linear_nll import linear_nll
-from hardmask.kernels.weighted_nll_sum import add_product_, weighted_nll_sum
+from hardmask.kernels.product import add_product_
+from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 
 IMPLEMENTATIONS = ["reference", "triton"]
 # In Triton's interpreter NumPy warns of what is meant: ln 0, and NaN out of infinities.

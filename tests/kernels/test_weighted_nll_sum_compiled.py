@@ -77,5 +77,5 @@ def test_operation_keeps_the_rules_of_the_library(tokens, needs):
     (hidden, weight, bias, token_weight), target = case(tokens, 4, 7)
     for value, need in zip((hidden, weight, bias), needs, strict=True):
         value.requires_grad_(need)
-    formats = (torch.float32, torch.float32, 60, *needs, None)
-    torch.library.opcheck(module._weighted_nll_sum, (hidden, weight, bias, target, token_weight, *formats))
+    formats = (torch.float32, torch.float32, 60, *needs, -100, None)
+    torch.library.opcheck(module.nll_sum_and_gradients, (hidden, weight, bias, target, token_weight, *formats))

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hardmask.kernels.weighted_nll_sum import add_product_, weighted_nll_sum
+from hardmask.kernels.product import add_product_
+from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 
 pytestmark = pytest.mark.gpu
 
