@@ -21,9 +21,10 @@ from hardmask.kernels.product import ProductFormat, add_product_, check_operands
 from hardmask.kernels.weighted_nll_sum import CHUNK_BYTES, nll_sum_and_gradients
 
 # Bytes of one block of logits of the reference. CPU: torch 2.13, two cores of an Intel Xeon with 2 MiB of second-level
-# cache each; 2,048 tokens take the same time at 2, 4 and 8 MiB, 5 % more at 1 MiB. An AMD EPYC with 1 MiB each was
-# flat from 1 to 8 MiB. CUDA: a block of 8,192 x 8,192, not measured.
-BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+# cache each, 1,024 tokens: 0.81 of the speed of a 2,048^3 product at 1 and 2 MiB, 0.89 at 4, 0.90 at 8, 0.91 at 16; an
+# AMD EPYC with 1 MiB each was flat from 1 to 8. CUDA: a block of 8,192 x 8,192, not measured.
+BLOCK_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
+ALIGNMENT = 16  # classes of a block are a multiple of, and its rows apart by: a cache line of float32
 
 
 @overload
@@ -194,9 +195,11 @@ def _in_blocks(
     tokens, vocabulary = hidden.shape[0], weight.shape[0]
     size = max(form.block_bytes // form.result.itemsize, 2)
     row_step = max(min(tokens, math.isqrt(size)), 1)
-    class_step = max(min(size // row_step - 1, vocabulary), 1)
-    # One column more than classes: what rows whose target is not in the block read and overwrite.
-    buffer = hidden.new_empty((row_step, class_step + 1), dtype=form.result)
+    class_step = max(min(size // row_step - ALIGNMENT, vocabulary), 1)
+    class_step = max(class_step // ALIGNMENT * ALIGNMENT, min(class_step, ALIGNMENT))
+    # Columns beyond the classes: what rows whose target is not in the block read and overwrite.
+    padding = ALIGNMENT if class_step % ALIGNMENT == 0 else 1
+    buffer = hidden.new_empty((row_step, class_step + padding), dtype=form.result)
     left = operand(hidden, form)
     largest = hidden.new_full((tokens, 1), torch.finfo(form.result).min, dtype=form.result)
     total = torch.zeros_like(largest)  # of e^(z_j - largest) over the classes but the target

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardmask.kernels.linear_nll import linear_nll
 from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
@@ -120,17 +120,14 @@ def token_nll_of_rows(model: Any, ids: Tensor, length: Tensor, direction: str) -
     0 at padding and at the first position the LM reads, which has no context.
     """
     read = oriented(ids, length, direction)
-    targets = read[:, 1:]
     inside = torch.arange(1, read.shape[1], device=read.device) < length[:, None]
-    states = hidden_states(model, read)[:, :-1]
+    targets = nn.functional.pad(torch.where(inside, read[:, 1:], -100), (0, 1), value=-100)
+    states = hidden_states(model, read)
+    # The last position predicts nothing; without it the states would have to be copied, and blocks be of odd sizes.
     nll = linear_nll(
-        states.reshape(-1, states.shape[-1]),
-        model.get_output_embeddings().weight,
-        torch.where(inside, targets, -100).reshape(-1),
-        ignore_index=-100,
+        states.reshape(-1, states.shape[-1]), model.get_output_embeddings().weight, targets.reshape(-1)
     ).view(targets.shape)
-    first = torch.zeros_like(nll[:, :1])
-    return oriented(torch.cat([first, nll], dim=1), length, direction)
+    return oriented(nll.roll(1, dims=1), length, direction)
 
 
 class NextToken(Objective):

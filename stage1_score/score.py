@@ -21,9 +21,9 @@ from hardmask.pipeline.training import autocast
 from hardmask.stage1_score.alm import fingerprint, load_alm, token_nll_of_rows
 from hardmask.stage1_score.packed import pack
 
-# CPU: two cores, torch 2.13, with packed layers; 4 sequences at once took 0.95 of the time of one at a time. CUDA: 33
-# sequences of 512, a token for each row of a tile on an H200 of 132 multiprocessors; not measured.
-BATCH_TOKENS = {"cpu": 2_048, "cuda": 16_896}
+# CPU: two cores, torch 2.13, packed layers; 2 sequences of 512 at once took 0.93 of the time of one, 4 took 0.95.
+# CUDA: 33 sequences of 512, a token for each row of a tile on an H200 of 132 multiprocessors; not measured.
+BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_896}
 
 
 def score(run: Run, folder: RunFolder) -> None:
