@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Annotated, Any
 
 from hardmask.pipeline import distributed
-from hardmask.pipeline.allocator import keep_freed_memory
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import write_json
@@ -112,7 +111,6 @@ def _run(words: list[str]) -> None:
     flags = words[2:] if named else words[1:]
     run, folder = parse(verb, words[1] if named else _recipe_of(_given("--out", flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    keep_freed_memory()
     execute(verb, run, folder)
 
 

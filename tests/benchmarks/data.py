@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Work
+from measure import Skip, Work
 
 from hardmask.pipeline import shards
 from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
@@ -16,6 +17,16 @@ from hardmask.pipeline.shards import ROWS_PER_BATCH, Rows
 
 PRODUCT = "ceiling: fp32 product of 2048 x 2048 matrices"
 BEGIN, PAD, END, UNKNOWN = range(4)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 2**30  # of glibc's mallopt
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks: where page faults are slow, handing them back is much of the naive paths' time."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        raise Skip("this C library has no mallopt")
+    if not all(libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)):
+        raise Skip("mallopt refused 1 GiB thresholds")
 
 
 def metadata(vocabulary: int, length: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import shutil
@@ -19,7 +18,6 @@ NAIVE_BATCHES = (1, 2, 4, 8)
 BATCH_TOKENS = (512, 1024, 2048)
 OURS = "hardmask"
 CHECKED_SEQUENCES = 2
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 2**30  # of glibc's mallopt
 
 
 def comparisons(quick: bool, _device: str) -> list[Comparison]:
@@ -30,7 +28,10 @@ def comparisons(quick: bool, _device: str) -> list[Comparison]:
         providers[f"hardmask, batches of {tokens} tokens"] = functools.partial(ours, batch_tokens=tokens)
     for batch in NAIVE_BATCHES[3 if quick else 0 :]:
         providers[naive_name(batch)] = functools.partial(naive, batch=batch)
-    providers["naive, batch 8, glibc keeps freed memory"] = functools.partial(naive, batch=8, keep_memory=True)
+    for batch in (1, 8):
+        providers[f"{naive_name(batch)}, glibc keeps freed memory"] = functools.partial(
+            naive, batch=batch, keep_memory=True
+        )
     providers["naive, batch 1, one-operation gelu (gelu_pytorch_tanh)"] = functools.partial(
         naive, batch=1, activation="gelu_pytorch_tanh"
     )
@@ -77,12 +78,7 @@ def naive(
     import torch
 
     if keep_memory:
-        # Where page faults are slow, handing every freed block back to the system is a large part of the naive time.
-        libc = ctypes.CDLL(None)
-        if not hasattr(libc, "mallopt"):
-            raise Skip("this C library has no mallopt")
-        if not all(libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)):
-            raise Skip("mallopt refused 1 GiB thresholds")
+        data.keep_freed_memory()
     if compiled and problem["quick"]:
         raise Skip("compiling takes longer than a quick run")
     if compiled and not shutil.which(os.environ.get("CXX", "g++")):
@@ -112,16 +108,14 @@ def _naive_scorer(problem: dict[str, Any], compiled: bool = False, activation: s
 
 
 def ours(problem: dict[str, Any], *, batch_tokens: int) -> Work:
-    """What the score stage does: memory kept, the LM packed for the size of its passes, then `perplexities`."""
+    """What the score stage does: the LM packed for the size of its passes, then `perplexities`."""
     import torch
 
-    from hardmask.pipeline.allocator import keep_freed_memory
     from hardmask.stage1_score.alm import load_alm
     from hardmask.stage1_score.packed import pack
     from hardmask.stage1_score.score import BATCH_TOKENS as DEFAULT
     from hardmask.stage1_score.score import perplexities
 
-    kept = keep_freed_memory()
     about = data.metadata(problem["vocabulary"], problem["length"])
     model = load_alm(problem["model"], about, "forward", torch.device("cpu"))
     packed = pack(model, batch_tokens or DEFAULT["cpu"])
@@ -138,7 +132,7 @@ def ours(problem: dict[str, Any], *, batch_tokens: int) -> Work:
         expected = _naive_scorer(problem)(ids)[:, :-1].numpy()  # the last target is </s>, which has no perplexity
         found = perplexities(model, first, "forward", special, batch_tokens=batch_tokens)[:, 1:-1]
         difference = float(np.abs(np.log(found) - expected).max())
-        return {"max_nll_difference_nats": difference, "weights_packed": packed, "freed_memory_kept": kept}
+        return {"max_nll_difference_nats": difference, "weights_packed": packed}
 
     return Work(run, outcome=outcome)
 

@@ -141,17 +141,18 @@ class Hardmask:
 class HuggingFace:
     """`transformers.Trainer` with the masks of `DataCollatorForLanguageModeling`, rows from memory.
 
-    The gate is behind each step, so a step holds the collation of its batch.
+    The gate is behind each step, so a step holds the collation of its batch, which it goes through in `passes`.
     """
 
-    def __init__(self, problem: dict[str, Any], *, compiled: bool = False, workers: int = 0) -> None:
+    def __init__(self, problem: dict[str, Any], *, compiled: bool = False, workers: int = 0, passes: int = 1) -> None:
         import torch
         from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
         on_gpu = problem["device"] == "cuda"
         arguments = TrainingArguments(
             output_dir=str(Path(problem["folder"]) / "trainer"),
-            per_device_train_batch_size=problem["batch"],
+            per_device_train_batch_size=problem["batch"] // passes,
+            gradient_accumulation_steps=passes,
             max_steps=NEVER // problem["batch"],
             learning_rate=LEARNING_RATE,
             weight_decay=0.01,

@@ -14,7 +14,7 @@ RUN = Path(__file__).parent / "run.py"
 ROWS = {
     "score": {"hardmask", "naive, batch 8", "naive, batch 8, glibc keeps freed memory"},
     "head": {"linear_nll", "weighted_nll_sum", "materialised: cross_entropy(linear)"},
-    "mlm-step": {"hardmask, hardness masks", "hardmask, freed memory handed back", "Hugging Face Trainer"},
+    "mlm-step": {"hardmask, hardness masks", "Hugging Face Trainer"},
     "sampler": {"sample_positions + corrupt_tokens", "torch.multinomial, corruption by torch.rand"},
     "reader": {
         "hardmask: checksums, training order, tensors",
