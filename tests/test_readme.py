@@ -12,7 +12,8 @@ from hardmask.pipeline.cli import VERBS
 from hardmask.pipeline.recipes import RECIPES
 from hardmask.pipeline.shards import schema
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -43,3 +44,10 @@ def test_every_make_target_it_names_exists():
 def test_pictures_are_there():
     for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (Path(__file__).resolve().parents[1] / name).stat().st_size > 5_000
+
+
+def test_speeds_are_those_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")
+    import summary
+
+    assert summary.with_results(README, ROOT / "docs/results") == README

@@ -103,13 +103,14 @@ def _page(everything: dict[str, Any]) -> Iterable[str]:
         yield from _table(part)
         if part["goals"]:
             yield from ("", "| goal | reached | needed | aim | |", "|---|---|---|---|---|")
-            for goal in part["goals"]:
-                sign = "at most" if goal["at_most"] else "at least"
-                verdict = {True: "reached", False: "**missed**", None: "not judged"}[goal["passed"]]
-                yield (
-                    f"| {goal['what']} | {_number(goal['value'])} | {sign} {_number(goal['needed'])} "
-                    f"| {_number(goal['aim'])} | {verdict} |"
-                )
+            yield from (f"| {' | '.join(goal_cells(goal))} |" for goal in part["goals"])
+
+
+def goal_cells(goal: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """What, reached, needed, aim and verdict, as cells of a table."""
+    sign = "at most" if goal["at_most"] else "at least"
+    verdict = {True: "reached", False: "**missed**", None: "not judged"}[goal["passed"]]
+    return goal["what"], _number(goal["value"]), f"{sign} {_number(goal['needed'])}", _number(goal["aim"]), verdict
 
 
 def _table(part: dict[str, Any]) -> Iterable[str]:

@@ -7,7 +7,8 @@
     python tests/benchmarks/run.py gpu --quick --device cpu   # the same of the GPU suite, in Triton's interpreter
 
 Results go to docs/results/NAME.json and NAME.md, after every comparison, so a run that is stopped keeps what it has;
-quick runs go to a temporary folder unless --out names one. Leave the machine alone while it measures.
+README's table of them is made anew at the end. Quick runs go to a temporary folder unless --out names one. Leave the
+machine alone while it measures.
 
 A comparison is a list of providers that do the same work. On the CPU each has a process of its own and does one sample
 when asked, the others asleep; all are asked in rotated order, so that a slow minute of the machine meets all alike. On
@@ -44,6 +45,7 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _find_hardmask()
     import results
+    import summary
 
     folder = Path(args.out or (tempfile.mkdtemp(prefix="hardmask-bench-") if args.quick else ROOT / "docs/results"))
     about, failed = results.about_this_run(), False
@@ -60,6 +62,9 @@ def main() -> int:
             results.write(folder, name.replace("_", "-"), entries, {**about, **state})
             failed = failed or any("error" in row for row in rows)
         print((folder / f"{name.replace('_', '-')}.md").read_text(), flush=True)
+    if folder == ROOT / "docs/results":
+        readme = ROOT / "README.md"
+        readme.write_text(summary.with_results(readme.read_text(), folder))
     print(f"results: {folder}", file=sys.stderr)
     return int(failed)
 

@@ -1,0 +1,42 @@
+"""What README says of speed: every goal of the files in docs/results/, with what was reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from results import goal_cells
+
+BEGIN = "<!-- written by tests/benchmarks/run.py from docs/results/ -->\n"
+END = "<!-- end -->\n"
+
+
+def with_results(readme: str, folder: Path) -> str:
+    """The text of README with the table between its two marks made anew from the JSON files of a folder."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + "".join(f"{line}\n" for line in _lines(folder)) + END + rest.split(END)[1]
+
+
+def _lines(folder: Path) -> Iterator[str]:
+    yield "| measured | what | reached | needed | aim |"
+    yield "|---|---|---|---|---|"
+    machines: dict[str, None] = {}
+    for path in sorted(folder.glob("*.json")):
+        run = json.loads(path.read_text())
+        machines[_machine(run)] = None
+        for goal in (goal for part in run["comparisons"] for goal in part["goals"]):
+            what, reached, needed, aim, _ = goal_cells(goal)
+            yield f"| [{run['name']}](docs/results/{path.stem}.md) | {what} | {reached} | {needed} | {aim} |"
+    yield ""
+    yield f"Machines: {'; '.join(machines)}." if machines else "Nothing is measured yet."
+
+
+def _machine(run: dict[str, Any]) -> str:
+    gpu = (run.get("gpu_before") or {}).get("name")
+    return (
+        (f"{gpu}, " if gpu else "")
+        + f"{run['machine']['processor']}, {run['machine']['cores']} cores, "
+        + (f"torch {run['versions']['torch']}")
+    )
