@@ -55,12 +55,13 @@ test: install-dev  ## the tests (ARGS go to pytest)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
 
 # A machine with a GPU brings its own torch, and may have no package index: .venv is used if its torch sees the GPU, else
-# the system's Python, with the code as it lies here. Only files that hold GPU tests are collected.
+# the system's Python, with the code as it lies here. Only files that hold tests for a GPU are collected: those marked gpu,
+# and those of Triton's kernels, which make test runs in the interpreter.
 PY = $(shell $(BIN)/python -c 'import torch; torch.zeros(1, device="cuda")' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
-GPU_TESTS = $(shell grep -rlE 'mark\.gpu' tests --include='test_*.py')
+GPU_TESTS = $(shell grep -rlE 'mark\.gpu|triton_device' tests --include='test_*.py')
 
-test-gpu: .links  ## tests that need a GPU; PY=python names another Python
-	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) -m pytest -m 'gpu and not soak' $(ARGS) $(GPU_TESTS)
+test-gpu: .links  ## tests that need a GPU, and Triton's kernels on it; PY=python names another Python
+	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) -m pytest -m '(gpu or gpu_too) and not soak' $(ARGS) $(GPU_TESTS)
 
 soak: install-dev $(VENV)/triton-3.6  ## tests of minutes; every kernel compiled by the oldest and the installed Triton
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak $(ARGS)

@@ -25,10 +25,20 @@ settings.register_profile("hardmask", deadline=None, max_examples=50)
 settings.load_profile("hardmask")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     for item in items:
+        if runs_triton(item):
+            item.add_marker(pytest.mark.gpu_too)
         if item.get_closest_marker("gpu") and not USABLE_GPU:
             item.add_marker(pytest.mark.skip(reason="no CUDA device of compute capability 8.0 or newer"))
+
+
+def runs_triton(item):
+    """Whether a test launches kernels on `triton_device`: by its parameter if it has both implementations."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    chosen = [parameters[name] for name in ("on", "device", "implementation") if name in parameters]
+    return "triton" in chosen if chosen else "triton_device" in item.fixturenames
 
 
 @pytest.fixture
