@@ -92,7 +92,8 @@ def _odds(margin: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     return tl.maximum(margin, 0.0) + log1p, tl.where(margin >= 0, 1.0, small) / (1 + small)
 
 
-@triton.jit(do_not_specialize=["inner_rows", "ignore_index"])
+# Targets and weights of a chunk of rows start anywhere: no variant for each alignment.
+@triton.jit(do_not_specialize=["inner_rows", "ignore_index"], do_not_specialize_on_alignment=["target"])
 def _token_nll(
     nll: tl.tensor,  # [rows]
     logits: tl.tensor,
@@ -115,7 +116,7 @@ def _token_nll(
         tl.store(nll + place, _odds(margin)[0])
 
 
-@triton.jit(do_not_specialize=["inner_rows", "ignore_index"])
+@triton.jit(do_not_specialize=["inner_rows", "ignore_index"], do_not_specialize_on_alignment=["target", "token_weight"])
 def _differentiate(
     logits: tl.tensor,
     gradient: tl.tensor,  # may be the logits
@@ -140,6 +141,9 @@ def _differentiate(
     wanted = tl.load(target + place)
     weight = tl.load(token_weight + place)
     largest, total, margin, hit = _sweep(row, bias, wanted, vocabulary, BLOCK, TAIL)
+    # In place, every warp must have read the row before one overwrites it. A sum over few columns stays within a warp,
+    # so the sweep may end without a barrier.
+    tl.debug_barrier()
     row_nll, sigmoid = _odds(margin)
     ignored = (wanted == ignore_index) & IGNORE
     tl.store(nll + place, tl.where(ignored, 0.0, row_nll))
@@ -165,9 +169,10 @@ def token_nll_triton(logits: Tensor, target: Tensor, ignore_index: int) -> Tenso
     nll = torch.empty(target.shape, dtype=torch.float32, device=target.device)
     if nll.numel():
         strides = _rows(logits)
-        _token_nll[(nll.numel(),)](
-            nll, logits, target, *strides, logits.shape[-1], ignore_index, **_blocks(logits.shape[-1])
-        )
+        with torch.cuda.device_of(logits):
+            _token_nll[(nll.numel(),)](
+                nll, logits, target, *strides, logits.shape[-1], ignore_index, **_blocks(logits.shape[-1])
+            )
     return nll
 
 
@@ -186,21 +191,22 @@ def differentiate_triton(
     nll = torch.empty(target.shape, dtype=torch.float32, device=target.device)
     correct = torch.empty(target.shape, dtype=torch.bool, device=target.device)
     if nll.numel():
-        _differentiate[(nll.numel(),)](
-            logits,
-            gradient,
-            bias,
-            target,
-            token_weight,
-            nll,
-            correct,
-            *_rows(logits),
-            gradient.stride(0),
-            logits.shape[-1],
-            0 if ignore_index is None else ignore_index,
-            IGNORE=ignore_index is not None,
-            **_blocks(logits.shape[-1]),
-        )
+        with torch.cuda.device_of(logits):
+            _differentiate[(nll.numel(),)](
+                logits,
+                gradient,
+                bias,
+                target,
+                token_weight,
+                nll,
+                correct,
+                *_rows(logits),
+                gradient.stride(0),
+                logits.shape[-1],
+                0 if ignore_index is None else ignore_index,
+                IGNORE=ignore_index is not None,
+                **_blocks(logits.shape[-1]),
+            )
     return nll, correct
 
 

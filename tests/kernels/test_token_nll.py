@@ -17,6 +17,7 @@ from hardmask.kernels import token_nll as module
 from hardmask.kernels.token_nll import token_nll
 
 IMPLEMENTATIONS = ["reference", "triton"]
+SUPPORT = Path(__file__).parents[1] / "support"
 HALVES = [torch.float16, torch.bfloat16]
 # In Triton's interpreter NumPy warns of what is meant: ln 0, and NaN out of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
@@ -218,20 +219,62 @@ def test_operations_keep_the_rules_of_the_library():
     torch.library.opcheck(module._gradient, (logits.detach(), target, torch.ones(2, 5), -100, None))
 
 
+def without_interpreter(*command):
+    """What a Python process prints in which kernels are compiled and not interpreted."""
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, cwd=SUPPORT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["80", "90"])
 def test_kernels_compile_without_spills(capability):
-    pytest.importorskip("triton")
-    script = Path(__file__).resolve().parents[1] / "support/compile_only.py"
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     names = ["token_nll", "token_nll-float32", "token_nll-odd"]
-    names += ["token_nll_", "token_nll_-bias", "token_nll_-float32", "token_nll_-odd"]
-    command = [sys.executable, str(script), capability, *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    names += ["token_nll_", "token_nll_-bias", "token_nll_-float32", "token_nll_-odd", "token_nll_-tail"]
+    lines = without_interpreter("compile_only.py", capability, *names).splitlines()
+    kernels = [json.loads(line) for line in lines]
     assert [kernel["launch"] for kernel in kernels] == names
     assert [kernel["stack_bytes"] for kernel in kernels] == [0] * len(names)
     assert max(kernel["registers"] for kernel in kernels[:3]) <= 128  # two programs of 8 warps a multiprocessor
+    assert all(kernel["barrier"] for kernel in kernels[3:])  # or a warp overwrites what another has yet to read
+
+
+@pytest.mark.slow
+def test_rows_that_start_anywhere_do_not_recompile():
+    program = """
+import sys
+sys.path.insert(0, "")
+import torch
+from compile_only import compiled
+from hardmask.kernels import token_nll_triton as module
+
+def launch(first, rows):
+    logits = torch.empty(rows, 320)
+    target, weight = torch.zeros(first + rows, dtype=torch.int64)[first:], torch.ones(first + rows)[first:]
+    module.token_nll_triton(logits, target, -100)
+    module.differentiate_triton(logits, target, weight, None, None, logits)
+
+for first, rows in ((0, 16), (1, 16), (2, 1), (3, 17)):
+    compiled(lambda: launch(first, rows), 90)
+print(*(len(kernel.device_caches[0][0]) for kernel in (module._token_nll, module._differentiate)))
+"""
+    assert without_interpreter("-c", program).split() == ["1", "1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_device_that_is_not_the_current_one():
+    logits = logits_of(5, 300, device="cuda:1").requires_grad_()
+    target = torch.arange(5, device="cuda:1")
+    assert torch.cuda.current_device() == 0
+    check(logits.detach(), target, "triton")
+    grad = torch.autograd.grad(token_nll(logits, target, implementation="triton").sum(), logits)[0]
+    expected = logits.detach().softmax(1) - F.one_hot(target, 300)
+    assert torch.allclose(grad, expected, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.gpu

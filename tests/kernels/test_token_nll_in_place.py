@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hardmask.kernels.token_nll import split_target, token_nll_
+from hardmask.kernels.token_nll import split_target, token_nll, token_nll_
 
 IMPLEMENTATIONS = ["reference", "triton"]
 # In Triton's interpreter NumPy warns of what is meant: ln 0, and NaN out of infinities.
@@ -217,3 +217,22 @@ def test_large_on_gpu(dtype):
         assert torch.equal(one, two)
     nll, _ = token_nll_(logits, target, weight, implementation="triton")
     assert torch.equal(nll, results[0][0])
+
+
+@pytest.mark.gpu
+def test_more_than_2_to_the_31_logits_on_gpu():
+    """45,000 x 50,304 is 2.26e9: the last rows lie beyond the reach of 31 bits."""
+    wide = torch.zeros(45_000, 50_304, dtype=torch.bfloat16, device="cuda")
+    some, target, weight = case(16, 50_265, dtype=torch.bfloat16, device="cuda", stride=50_304)
+    wide[-16:] = some
+    logits = wide[:, :50_265]
+    targets, weights = torch.zeros(45_000, dtype=torch.int64, device="cuda"), torch.zeros(45_000, device="cuda")
+    targets[-16:], weights[-16:] = target, weight
+    expected = exact(some[:, :50_265], target, weight)
+    nll = token_nll(logits, targets, implementation="triton")
+    assert torch.allclose(nll[-16:].double(), expected[0], rtol=0, atol=2e-5)
+    assert torch.allclose(nll[:-16], torch.full_like(nll[:-16], math.log(50_265)), rtol=0, atol=2e-5)
+    nll, correct = token_nll_(logits, targets, weights, implementation="triton")
+    compare((nll[-16:], correct[-16:]), expected, logits[-16:], rtol=8e-3)
+    assert not logits[:-16].any()
+    assert (wide[-16:, 50_265:] == 77).all()

@@ -4,7 +4,8 @@
 
 calls the launch functions of `LAUNCHES` (all, or those named) on CPU tensors with a driver that says "a GPU of compute
 capability 9.0" and launches nothing, and prints one JSON object a kernel: what it is, its registers, stack and shared
-memory, and whether it uses Hopper's matrix instructions. Not in Triton's interpreter: TRITON_INTERPRET must be unset.
+memory, whether it uses Hopper's matrix instructions, and whether its warps wait for each other between the last read of
+device memory before the first write, and that write. Not in Triton's interpreter: TRITON_INTERPRET must be unset.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def _described(kernel: Any) -> dict[str, Any]:
         file.write(kernel.asm["cubin"])
         file.flush()
         usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    before_store = kernel.asm["ptx"].partition("st.global")[0].rpartition("ld.global")[2]
     return {
         "kernel": kernel.metadata.name,
         "warps": kernel.metadata.num_warps,
@@ -78,6 +80,7 @@ def _described(kernel: Any) -> dict[str, Any]:
         "stack_bytes": int(re.search(r"STACK:(\d+)", usage)[1]),
         "shared_bytes": kernel.metadata.shared,
         "wgmma": "wgmma.mma_async" in kernel.asm["ptx"],
+        "barrier": "bar.sync" in before_store or "barrier.sync" in before_store,
         "tma": "cp.async.bulk.tensor" in kernel.asm["ptx"],
     }
 
@@ -97,16 +100,20 @@ def _token_nll(dtype: torch.dtype, stride: int) -> Callable[[int], Callable[[], 
 
 
 def _token_nll_gradient(
-    bias_dtype: torch.dtype | None, *, dtype: torch.dtype = torch.bfloat16, stride: int = 50_304
+    bias_dtype: torch.dtype | None,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    stride: int = 50_304,
+    vocabulary: int = 50_265,
 ) -> Callable[[int], Callable[[], Any]]:
     """As a training step launches it: float32 logits, gradient in the operands' dtype."""
 
     def case(capability: int) -> Callable[[], Any]:
         from hardmask.kernels.token_nll_triton import differentiate_triton
 
-        logits = torch.empty(4, stride)[:, :50_265]
-        gradient = logits if dtype == torch.float32 else torch.empty(4, stride, dtype=dtype)[:, :50_265]
-        bias = None if bias_dtype is None else torch.empty(50_265, dtype=bias_dtype)
+        logits = torch.empty(4, stride)[:, :vocabulary]
+        gradient = logits if dtype == torch.float32 else torch.empty(4, stride, dtype=dtype)[:, :vocabulary]
+        bias = None if bias_dtype is None else torch.empty(vocabulary, dtype=bias_dtype)
         target = torch.zeros(4, dtype=torch.int64)
         return lambda: differentiate_triton(logits, target, torch.ones(4), bias, None, gradient)
 
@@ -121,6 +128,7 @@ LAUNCHES |= {
     "token_nll_-bias": _token_nll_gradient(torch.float32),
     "token_nll_-float32": _token_nll_gradient(torch.float32, dtype=torch.float32),
     "token_nll_-odd": _token_nll_gradient(torch.float32, dtype=torch.float32, stride=50_265),
+    "token_nll_-tail": _token_nll_gradient(None, dtype=torch.float32, stride=8_197, vocabulary=8_197),
 }
 
 
