@@ -27,11 +27,13 @@ def corrupt_tokens(
 
     Each drawn token becomes the mask token with chance `mask_share`, a token drawn uniformly from `ordinary_ids`
     (which may be the same) with chance `random_share`, and otherwise stays. What happens to a token depends on
-    its position, sequence_id, epoch and the seed only.
+    its position, sequence_id, epoch and the seed only. Call the Triton twin outside of what torch.compile compiles:
+    its launches break the graph.
 
     Args:
         input_ids: [B, L] int64; not changed.
-        positions: [B, S] int64, different within the filled slots of a row.
+        positions: [B, S] int64, 0 … L-1 and different within the filled slots of a row (not checked: the Triton twin
+            writes outside the row).
         filled: [B, S] bool; slots that are not filled change nothing.
         mask_id: id of the mask token.
         ordinary_ids: [V'] int64, the ids that may be put in: all but the special ones. V' at most 2^21.
@@ -46,9 +48,10 @@ def corrupt_tokens(
         targets: [B, S] int64, the original ids at the positions; 0 at spare slots. No host sync.
 
     Raises:
-        ValueError: shares that are no shares, too many or no ordinary ids, seed or epoch out of range, or the
-            implementation cannot run.
+        ValueError: shapes that do not fit, shares that are no shares, too many or no ordinary ids, seed or epoch out
+            of range, or the implementation cannot run.
     """
+    _check_rows(input_ids, positions, filled, sequence_id, epoch)
     if min(mask_share, random_share) < 0 or mask_share + random_share > 1 + 2**-32:
         raise ValueError(f"shares of {mask_share} and {random_share}; two shares that add up to at most 1 are needed")
     choices = ordinary_ids.shape[0]
@@ -75,6 +78,20 @@ def corrupt_tokens(
         sequence_id=sequence_id,
         epoch=epoch,
     )
+
+
+def _check_rows(input_ids: Tensor, positions: Tensor, filled: Tensor, sequence_id: Tensor, epoch: Tensor | int) -> None:
+    """Refuse operands of different numbers of rows: the kernel would read beyond their ends."""
+    rows = input_ids.shape[:1]
+    if input_ids.dim() != 2 or positions.dim() != 2 or positions.shape[:1] != rows or filled.shape != positions.shape:
+        raise ValueError(
+            f"input_ids are {list(input_ids.shape)}, positions {list(positions.shape)} and filled "
+            f"{list(filled.shape)}; [B, L], [B, S] and [B, S] are needed"
+        )
+    if sequence_id.shape != rows:
+        raise ValueError(f"sequence_id is {list(sequence_id.shape)}; {list(rows)} is needed, one for each row")
+    if isinstance(epoch, Tensor) and epoch.shape != rows:
+        raise ValueError(f"epoch is {list(epoch.shape)}; an integer or {list(rows)} is needed, one for each row")
 
 
 def _corrupt_tokens(

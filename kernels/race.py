@@ -48,7 +48,8 @@ def race(
 
     A row with n maskable positions gets M = `mask_slots(n, rate_permille)` of them, always: maskable positions of
     weight 0 come after all others, in an order as random as the rest. What is drawn in a row depends on its
-    weights, seed, sequence_id and epoch only, not on the batch.
+    weights, seed, sequence_id and epoch only, not on the batch. Call the Triton twin outside of what torch.compile
+    compiles: its launches break the graph.
 
     Args:
         weights: [B, L] int64, each 0 ≤ w < 2^53 (not checked); only their ratios within a row matter.

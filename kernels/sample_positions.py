@@ -30,7 +30,8 @@ def sample_positions(
 ) -> tuple[Tensor, Tensor]:
     """Draw positions of every row without replacement ~ P + alpha, P the row's normalised mean perplexity.
 
-    Equals `race` on `hardness_weights`; their docstrings hold the details.
+    Equals `race` on `hardness_weights`; their docstrings hold the details. Call the Triton twin outside of what
+    torch.compile compiles: its launches break the graph.
 
     Args:
         perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked).
@@ -77,7 +78,8 @@ def hardness_weights(
     """Integer weights proportional to P + alpha, P = forward + backward divided by its sum over the maskable.
 
     A float row sum depends on the order of addition, an integer one does not. Relative to the row's largest
-    perplexity, values below 2^-37 count as 0.
+    perplexity, values below 2^-37 count as 0. Call the Triton twin outside of what torch.compile compiles: its launch
+    breaks the graph.
 
     Args:
         perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked).

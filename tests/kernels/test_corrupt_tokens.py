@@ -126,6 +126,26 @@ def test_no_slots(on):
     assert targets.shape == (2, 0)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": rows(3, 9)}, "input_ids"),
+        ({"positions": torch.zeros(3, 5, dtype=torch.int64)}, "positions"),
+        ({"positions": torch.zeros(5, dtype=torch.int64)}, "positions"),
+        ({"filled": torch.ones(2, 4, dtype=torch.bool)}, "filled"),
+        ({"sequence_id": torch.arange(1)}, "sequence_id"),
+        ({"sequence_id": torch.tensor(1)}, "sequence_id"),
+        ({"epoch": torch.arange(3)}, "epoch"),
+    ],
+)
+def test_rows_that_do_not_agree(on, change, message):
+    operands = {"input_ids": rows(2, 9), "positions": torch.arange(5).repeat(2, 1), "sequence_id": torch.arange(2)}
+    operands["filled"] = torch.ones(2, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match=f"{message}.* is needed|{message}.* are needed"):
+        corrupt(**{**operands, **change}, on=on)
+    corrupt(**operands, epoch=torch.arange(2), on=on)
+
+
 @pytest.mark.parametrize(("mask_share", "random_share"), [(-0.1, 0.1), (0.8, 0.3), (0.1, -0.1)])
 def test_no_such_shares(on, mask_share, random_share):
     with pytest.raises(ValueError, match="shares"):
