@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hardmask.kernels.implementation import choose
+from hardmask.kernels.linear_nll_tiles import MOST_STRIDE
 from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format
 from hardmask.kernels.weighted_nll_sum import CHUNK_BYTES, nll_sum_and_gradients
 
@@ -67,19 +68,25 @@ def linear_nll(
     """-ln softmax(hidden @ weight.T + bias)[target] in nats; differentiable in hidden, weight and bias.
 
     Operands have the dtype of `hidden`, or autocast's where that is on; products and sums are float32, or float64 for
-    float64. The Triton twin never writes a logit to memory; the reference holds them in one block of at most
-    `budget_bytes`. Backward computes chunks of logits again, as `weighted_nll_sum` does, which is the one to train
-    with where the weights of the tokens are known beforehand. One node of a graph for torch.compile.
+    float64. float32 products that torch computes on CUDA (the reference's, and those of backward) obey
+    `torch.set_float32_matmul_precision`; the Triton twin's are float32 always. The Triton twin never writes a logit to
+    memory; the reference holds them in one block of at most `budget_bytes`. Backward computes chunks of logits again,
+    as `weighted_nll_sum` does, which is the one to train with where the weights of the tokens are known beforehand.
+    One node of a graph for torch.compile.
+
+    The nll is good to 2e-5 nat where hidden @ weight.T lies within about ±10. Beyond, the error grows as that of any
+    float32 sum does: every step may cost half a unit in the last place of the logit so far.
 
     Args:
         hidden: [T, K] float.
         weight: [V, K], of hidden's dtype unless autocast is on.
         target: [T] int64, 0 … V-1 or `ignore_index`.
         bias: [V] or None.
-        ignore_index: rows with this target have nll 0 and no gradient.
+        ignore_index: rows with this target have nll 0 and no gradient. Their hidden states must be finite all the
+            same, or the weight's gradient is NaN, as it is from torch.
         return_lse: give the log-sum-exp of the logits as well.
         budget_bytes: size of the reference's block of logits, and of a chunk in backward, which holds at least one
-            token; None: what suits the device.
+            token, as in `weighted_nll_sum`; None: what suits the device.
         implementation: "reference", "triton" (not for float64), or None: what suits the device and dtype.
 
     Returns:
@@ -180,8 +187,10 @@ _linear_nll.register_autograd(_backward, setup_context=_setup)
 
 
 def _adjoining(matrix: Tensor) -> Tensor:
-    """The matrix with the numbers of a row side by side; copied only if they are not."""
-    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+    """The matrix with the numbers of a row side by side and rows less than MOST_STRIDE apart; copied if need be."""
+    if matrix.stride(1) == 1 and matrix.stride(0) < MOST_STRIDE:
+        return matrix
+    return matrix.clone(memory_format=torch.contiguous_format)  # contiguous() keeps the stride of a single row
 
 
 def _in_blocks(

@@ -44,6 +44,8 @@ POINTERS_UNALIGNED = Tiles(64, 64, 32, warps=4, stages=2, programs_per_sm=2)
 FLOAT32 = Tiles(64, 64, 16, warps=4, stages=2, programs_per_sm=3)
 INTERPRETER = Tiles(16, 64, 32)
 
+MOST_STRIDE = 2**22  # between rows of an operand: offsets in a tile of at most 256 rows fit 31 bits
+
 MULTIPROCESSORS = 132  # of an H100 or H200; fixed, so that the splits do not depend on the device
 MOST_SPLITS = 264
 

@@ -38,6 +38,8 @@ def check_operands(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor 
             f"hidden is {list(hidden.shape)} and weight {list(weight.shape)}; [T, K] and [V, K] are needed. "
             "Is the weight transposed?"
         )
+    if target.dtype != torch.int64:
+        raise ValueError(f"target is {target.dtype}; torch.int64 is needed")
     if target.shape != hidden.shape[:1]:
         raise ValueError(f"target is {list(target.shape)}; [{hidden.shape[0]}] is needed, one for each row of hidden")
     if bias is not None and bias.shape != weight.shape[:1]:

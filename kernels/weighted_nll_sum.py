@@ -10,9 +10,9 @@ from torch import Tensor
 from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format
 from hardmask.kernels.token_nll import token_nll_
 
-# Bytes of the logits of one chunk of tokens. CPU: [512 x 50,265] with K = 512, forward and backward, takes 0.38 s whole
-# and in four chunks of 32 MiB (two cores, torch 2.13). CUDA: not measured; every chunk reads and writes the whole
-# gradient of the weight, so few are best.
+# Bytes of one chunk of tokens: logits and, for half precision, their gradient. CPU: [512 x 50,265] with K = 512,
+# forward and backward, takes 0.38 s whole and in four chunks of 32 MiB (two cores, torch 2.13). CUDA: not measured;
+# every chunk reads and writes the whole gradient of the weight, so few are best.
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
 
 # Elements a row of logits is padded to a multiple of, for the GPU: RoBERTa's 50,265 classes are odd, and rows that
@@ -34,11 +34,13 @@ def weighted_nll_sum(
 
     Equals `(token_weight * linear_nll(hidden, weight, target, bias=bias)).sum()` and differs in cost: it holds the
     logits of as many tokens as fit the budget, and the gradients of hidden and weight from forward to backward. For a
-    mean over all devices give token_weight = 1 / count, or divide the gradients. One node of a graph for
+    mean over all devices divide the gradients by the count, or give token_weight = 1 / count. One node of a graph for
     torch.compile; not twice differentiable.
 
     Operands have the dtype of `hidden`, or autocast's where that is on; products, sums and gradients are float32, or
-    float64 for float64. On CUDA the gradient of the logits is an operand too and is rounded to that dtype.
+    float64 for float64. float32 products on CUDA obey `torch.set_float32_matmul_precision`. On CUDA the gradient of
+    the logits is an operand too and is rounded to that dtype with token_weight in it: for float16, whose numbers end
+    at 6e-8, keep token_weight near 1 and divide the loss, or the gradients, instead.
 
     Args:
         hidden: [T, K] float.
@@ -46,13 +48,15 @@ def weighted_nll_sum(
         target: [T] int64, 0 … V-1, also where token_weight is 0.
         token_weight: [T] float, 0 at tokens that do not count.
         bias: [V] or None.
-        budget_bytes: size of the logits of a chunk; None: what suits the device.
+        budget_bytes: size of a chunk, which holds at least one token: logits, with the padding of their rows, and on
+            CUDA their gradient in half precision; None: what suits the device.
         implementation: of the softmax of a chunk, "reference", "triton" (not for float64), or None: what suits the
             device and dtype.
 
     Returns:
         loss: scalar float32 (float64 for float64 operands), differentiable in all four float inputs.
-        nll: [T] of the same dtype, detached; nats ≥ 0, NaN where a logit is NaN or +inf, or the target is no class.
+        nll: [T] of the same dtype, detached; nats ≥ 0, as exact as those of `linear_nll`; NaN where a logit is NaN or
+            +inf, or the target is no class.
         correct: [T] bool, detached; whether the target's logit is above every other. No host sync.
 
     Raises:
@@ -62,20 +66,11 @@ def weighted_nll_sum(
     if token_weight.shape != target.shape:
         raise ValueError(f"token_weight is {list(token_weight.shape)}; {list(target.shape)} is needed, as target has")
     form = product_format(hidden, budget_bytes, CHUNK_BYTES)
-    # Decided here: what the operation sees of its inputs neither requires a gradient nor is under autocast.
+    # Decided here: within the operation gradients are off for all inputs.
     needs = [torch.is_grad_enabled() and value is not None and value.requires_grad for value in (hidden, weight, bias)]
+    formats = (form.operands, form.result, form.block_bytes)
     loss, nll, correct, *_ = nll_sum_and_gradients(
-        hidden,
-        weight,
-        bias,
-        target,
-        token_weight,
-        form.operands,
-        form.result,
-        form.block_bytes,
-        *needs,
-        None,
-        implementation,
+        hidden, weight, bias, target, token_weight, *formats, *needs, None, implementation
     )
     return loss, nll, correct
 
@@ -108,17 +103,17 @@ def nll_sum_and_gradients(
     token_weight = token_weight.to(result)
     with torch.autocast(hidden.device.type, enabled=False):
         left, right = operand(hidden, form), operand(weight, form)
-        step = _chunk_tokens(tokens, form.block_bytes // (result.itemsize * max(vocabulary, 1)))
         aligned = hidden.device.type != "cpu" or implementation == "triton"
         stride = -(-vocabulary // ROW_ALIGNMENT) * ROW_ALIGNMENT if aligned else vocabulary
+        narrow = left.dtype != result and (need_hidden or need_weight or need_bias)
+        token_bytes = stride * (result.itemsize + (left.itemsize if narrow else 0))
+        step = _chunk_tokens(tokens, form.block_bytes // max(token_bytes, 1))
         logits_of_chunk = torch.empty(step, stride, dtype=result, device=hidden.device)[:, :vocabulary]
-        grad_of_chunk = None
-        if left.dtype != result and (need_hidden or need_weight or need_bias):
-            grad_of_chunk = torch.empty(step, stride, dtype=left.dtype, device=hidden.device)[:, :vocabulary]
+        grad_of_chunk = logits_of_chunk.new_empty(step if narrow else 0, stride, dtype=left.dtype)[:, :vocabulary]
         for start in range(0, tokens, step):
             rows = slice(start, min(start + step, tokens))
             logits = logits_of_chunk[: rows.stop - start]
-            narrower = None if grad_of_chunk is None else grad_of_chunk[: rows.stop - start]
+            narrower = grad_of_chunk[: rows.stop - start] if narrow else None
             add_product_(logits, left[rows], right.T, first=True)
             nll[rows], correct[rows] = token_nll_(
                 logits,

@@ -113,7 +113,7 @@ def _linear_nll(problem: dict[str, Any], hidden: Any, weight: Any, target: Any) 
 
 def _candidates(limit: int | None) -> dict[str, Callable[[dict[str, Any]], Work]]:
     """The fused kernel in each of the tile sizes it might ship with."""
-    from hardmask.kernels.linear_nll_triton import CANDIDATES
+    from hardmask.kernels.linear_nll_tiles import CANDIDATES
 
     providers = {}
     for tiles in CANDIDATES[:limit]:

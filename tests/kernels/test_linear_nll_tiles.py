@@ -70,7 +70,7 @@ def test_candidates_compile_without_stack():
 
 
 @pytest.mark.slow
-def test_other_numbers_of_tokens_do_not_recompile():
+def test_other_numbers_of_tokens_and_slices_of_targets_do_not_recompile():
     program = """
 import torch
 from compile_only import compiled
@@ -79,7 +79,7 @@ from hardmask.kernels.linear_nll_triton import _lse_partial, _merge, fused_nll
 half = {"dtype": torch.float16}
 for tiles in (CANDIDATES[1], POINTERS):
     compiled(lambda: [fused_nll(torch.empty(tokens, 128, **half), torch.empty(1000, 128, **half),
-                                torch.zeros(tokens, dtype=torch.int64), tiles=tiles, splits=1)
+                                torch.zeros(tokens + 1, dtype=torch.int64)[tokens % 2 :][:tokens], tiles=tiles, splits=1)
                       for tokens in (1, 2, 15, 16, 17, 20_000)], 90)
 print(*(len(kernel.device_caches[0][0]) for kernel in (_lse_partial, _merge)))
 """

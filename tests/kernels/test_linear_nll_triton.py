@@ -139,16 +139,6 @@ def test_splits_whose_sums_only_fit_alone(triton_device):
     assert largest_error(found, exact(hidden, weight, target, bias)) <= NATS
 
 
-@pytest.mark.parametrize(("shift", "error"), [(1e3, 1.3e-4), (-1e3, 1.3e-4), (-200.0, NATS), (-88.0, NATS)])
-@pytest.mark.parametrize("splits", [1, 3])
-def test_shifted_logits(triton_device, shift, error, splits):
-    """At 1,000 float32 logits are multiples of 6e-5; that is all that may be lost."""
-    hidden, weight, target, bias = case(triton_device, 17, 32, 300, bias=True)
-    bias += shift
-    found = fused_nll(hidden, weight, target, bias=bias, splits=splits)
-    assert largest_error(found, exact(hidden, weight, target, bias)) <= error
-
-
 @pytest.mark.parametrize("shift", [0.0, -300.0, 300.0])
 @pytest.mark.parametrize("splits", [1, 2, 3])
 @pytest.mark.parametrize("excluded", [slice(0, 64), slice(0, 130), slice(100, 257), slice(0, 256)])
@@ -220,10 +210,8 @@ def test_duplicated_classes(triton_device):
     assert (nll - math.log(200)).abs().max() <= NATS
 
 
-def test_outputs_do_not_depend_on_what_memory_held(triton_device, monkeypatch):
-    hidden, weight, target, _ = case(triton_device, 17, 32, 200)
-    target[2] = -100
-    expected = fused_nll(hidden, weight, target, splits=2)
+def poison(monkeypatch):
+    """Let memory that nothing has written to hold NaN."""
     clean = {name: getattr(torch, name) for name in ("empty", "empty_like")}
 
     def poisoned(name):
@@ -235,6 +223,13 @@ def test_outputs_do_not_depend_on_what_memory_held(triton_device, monkeypatch):
 
     for name in clean:
         monkeypatch.setattr(module.torch, name, poisoned(name))
+
+
+def test_outputs_do_not_depend_on_what_memory_held(triton_device, monkeypatch):
+    hidden, weight, target, _ = case(triton_device, 17, 32, 200)
+    target[2] = -100
+    expected = fused_nll(hidden, weight, target, splits=2)
+    poison(monkeypatch)
     found = fused_nll(hidden, weight, target, splits=2)
     assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
@@ -264,16 +259,15 @@ def exact_in_chunks(hidden, weight, target, bias):
 @pytest.mark.parametrize(
     ("tokens", "width", "vocabulary", "bias"), [(16_896, 512, 50_265, False), (4096, 768, 50_304, True)]
 )
-def test_half_precision_on_a_gpu(triton_device, tokens, width, vocabulary, bias):
-    """Every configuration this device can run, with NaN in the memory that outputs will be made of; bit for bit."""
+def test_half_precision_on_a_gpu(triton_device, monkeypatch, tokens, width, vocabulary, bias):
+    """Every configuration this device can run, with NaN in memory that nothing has written to; bit for bit."""
     hidden, weight, target, bias = case(triton_device, tokens, width, vocabulary, dtype=torch.bfloat16, bias=bias)
     target[::7] = -100
     true_nll, true_lse = exact_in_chunks(hidden, weight, target.clamp_min(0), bias)
     true = true_nll.masked_fill(target == -100, 0), true_lse
+    poison(monkeypatch)
     hopper = torch.cuda.get_device_capability()[0] == 9
     for tiles in (None, *CANDIDATES) if hopper else (None,):
-        del_me = [torch.full((2**22,), math.nan, device=triton_device) for _ in range(4)]
-        del del_me
         found = fused_nll(hidden, weight, target, bias=bias, tiles=tiles)
         assert largest_error(found, true) <= NATS, tiles
         again = fused_nll(hidden, weight, target, bias=bias, tiles=tiles)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hardmask.kernels import weighted_nll_sum as module
 from hardmask.kernels.linear_nll import linear_nll
 from hardmask.kernels.product import add_product_
+from hardmask.kernels.token_nll import token_nll_
 from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 
 IMPLEMENTATIONS = ["reference", "triton"]
@@ -70,7 +71,7 @@ def test_triton_against_float64(tokens, vocabulary, budget_bytes, triton_device)
     compare(inputs, target.to(triton_device), budget_bytes=budget_bytes, implementation="triton")
 
 
-@pytest.mark.parametrize(("tokens", "width", "vocabulary"), [(511, 512, 1000), (9, 768, 50_304), (4096, 64, 50_265)])
+@pytest.mark.parametrize(("tokens", "width", "vocabulary"), [(511, 512, 1000), (9, 768, 50_304), (512, 64, 50_265)])
 def test_sizes_of_training(tokens, width, vocabulary):
     inputs, target = case(tokens, width, vocabulary)
     inputs = [value.detach() for value in inputs]
@@ -113,6 +114,18 @@ def test_sizes_of_chunks_agree(implementation, device):
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             assert torch.allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("implementation", "tokens_of_chunks"), [("reference", [5, 5, 3]), ("triton", [4, 4, 4, 1])])
+def test_budget_holds_the_padding_of_rows(implementation, tokens_of_chunks, device, monkeypatch):
+    """2,100 bytes are five rows of 100 logits, or four padded to 128 (and, of as many chunks, as even as can be)."""
+    inputs, target = case(13, 8, 100)
+    chunks = []
+    monkeypatch.setattr(module, "token_nll_", lambda logits, *args, **kw: chunks.append(len(logits)) or token_nll_(
+        logits, *args, **kw))  # fmt: skip
+    inputs, target = [value.detach().to(device) for value in inputs], target.to(device)
+    weighted_nll_sum(inputs[0], inputs[1], target, inputs[3], budget_bytes=2_100, implementation=implementation)
+    assert chunks == tokens_of_chunks
 
 
 @pytest.mark.parametrize("budget_bytes", [40, 10**6])

@@ -114,6 +114,6 @@ def test_memory_is_that_of_a_chunk(step):
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     gradients(inputs, target, budget_bytes=budget_bytes)
-    # Logits and their gradient, three sizes of the weight's in float32 with its product by the loss's, the hidden's.
+    # Logits and their gradient; three sizes of the weight's in float32 with its product by the loss's; the hidden's.
     weight_bytes, hidden_bytes = 4 * VOCABULARY * WIDTH, 4 * TOKENS * WIDTH
-    assert torch.cuda.max_memory_allocated() - before <= 2 * budget_bytes + 3 * weight_bytes + 3 * hidden_bytes
+    assert torch.cuda.max_memory_allocated() - before <= budget_bytes + 3 * weight_bytes + 3 * hidden_bytes
