@@ -239,7 +239,7 @@ def test_operation_is_registered_rightly():
 
 # The sizes at which others went wrong: one class, odd vocabularies, one less and one more than a tile, no tokens.
 SIZES = [(t, 64, v) for t in (0, 1, 511) for v in (1, 7, 255, 256, 257, 1000)]
-SIZES += [(511, 512, 1000), (4096, 64, 257), (511, 64, 50_304), (511, 768, 257), (64, 768, 50_265)]
+SIZES += [(511, 512, 1000), (4096, 64, 257), (65, 64, 50_304), (511, 768, 257), (64, 768, 50_265)]
 
 
 @pytest.mark.parametrize(("tokens", "width", "vocabulary"), SIZES)

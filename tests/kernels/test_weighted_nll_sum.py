@@ -71,7 +71,7 @@ def test_triton_against_float64(tokens, vocabulary, budget_bytes, triton_device)
     compare(inputs, target.to(triton_device), budget_bytes=budget_bytes, implementation="triton")
 
 
-@pytest.mark.parametrize(("tokens", "width", "vocabulary"), [(511, 512, 1000), (9, 768, 50_304), (512, 64, 50_265)])
+@pytest.mark.parametrize(("tokens", "width", "vocabulary"), [(511, 512, 1000), (9, 64, 50_304), (65, 64, 50_265)])
 def test_sizes_of_training(tokens, width, vocabulary):
     inputs, target = case(tokens, width, vocabulary)
     inputs = [value.detach() for value in inputs]
