@@ -13,7 +13,10 @@ from torch import Tensor
 
 from hardmask.kernels.implementation import choose
 
-CHUNK_BYTES = 16 * 2**20  # of one chunk of rows of the reference in float32
+# Bytes of a chunk of rows of the reference in float32, which goes through the cache several times. CPU: 512 x 50,265,
+# two cores with 2 MiB of second-level cache each, torch 2.13: gradient in place 18 ms at 3 MiB, 24 at 13, 29 whole.
+# CUDA: not measured.
+CHUNK_BYTES = {"cpu": 3 * 2**20, "cuda": 256 * 2**20}
 
 
 def token_nll(logits: Tensor, target: Tensor, *, ignore_index: int = -100, implementation: str | None = None) -> Tensor:
@@ -96,13 +99,15 @@ def token_nll_(
         from hardmask.kernels.token_nll_triton import differentiate_triton
 
         return differentiate_triton(logits, target, token_weight, bias, ignore_index, out)
-    work = logits.to(_result(logits))
-    if bias is not None:
-        work += bias.detach()
-    ignored = None if ignore_index is None else target[:, None] == ignore_index
-    nll, correct = _differentiate(work, target[:, None], token_weight[:, None], ignored)
-    if work is not out:
-        out.copy_(work)
+    nll, correct = torch.empty_like(token_weight), torch.empty_like(token_weight, dtype=torch.bool)
+    for chunk in _chunks(logits):
+        work, column = logits[chunk].to(_result(logits)), target[chunk, None]
+        if bias is not None:
+            work += bias.detach()
+        ignored = None if ignore_index is None else column == ignore_index
+        nll[chunk], correct[chunk] = _differentiate(work, column, token_weight[chunk, None], ignored)
+        if work.data_ptr() != out[chunk].data_ptr():
+            out[chunk] = work
     return nll, correct
 
 
@@ -218,7 +223,8 @@ def _chunk_nll(logits: Tensor, column: Tensor) -> Tensor:
 
 def _chunks(rows: Tensor) -> list[slice]:
     """Slices of rows of at most CHUNK_BYTES in float32."""
-    step = max(CHUNK_BYTES // (4 * max(rows.shape[1], 1)), 1)
+    limit = CHUNK_BYTES.get(rows.device.type, CHUNK_BYTES["cuda"])
+    step = max(limit // (4 * max(rows.shape[1], 1)), 1)
     return [slice(start, start + step) for start in range(0, rows.shape[0], step)]
 
 
