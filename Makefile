@@ -54,10 +54,12 @@ report: install  ## figures and tables of a run
 test: install-dev  ## the tests (ARGS go to pytest)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
 
-# A machine with a GPU brings its own torch, and may have no package index: .venv is used if its torch sees the GPU, else
-# the system's Python, with the code as it lies here. Only files that hold tests for a GPU are collected: those marked gpu,
-# and those of Triton's kernels, which make test runs in the interpreter.
-PY = $(shell $(BIN)/python -c 'import torch; torch.zeros(1, device="cuda")' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
+# A machine with a GPU brings its own torch, and may have no package index: of .venv's Python and the system's the first
+# whose torch sees the GPU is taken, else the first that has torch, with the code as it lies here. Only files that hold
+# tests for a GPU are collected: those marked gpu, and those of Triton's kernels, which make test runs in the interpreter.
+SEES_GPU = import torch; torch.zeros(1, device="cuda")
+PY = $(shell for wanted in '$(SEES_GPU)' 'import torch' ''; do for python in $(BIN)/python $(PYTHON); do \
+  $$python -c "$$wanted" 2>/dev/null && echo $$python && exit; done; done)
 GPU_TESTS = $(shell grep -rlE 'mark\.gpu|triton_device' tests --include='test_*.py')
 
 test-gpu: .links  ## tests that need a GPU, and Triton's kernels on it; PY=python names another Python

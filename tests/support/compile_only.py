@@ -173,7 +173,7 @@ def _linear_nll(candidates: bool) -> Callable[[int], Callable[[], Any]]:
 
         def launch() -> None:
             if candidates:
-                for tiles in CANDIDATES:
+                for tiles in CANDIDATES if capability >= 90 else ():
                     score(tiles, torch.bfloat16, 512, False)
                     score(tiles, torch.float16, 768, True)
                 return
