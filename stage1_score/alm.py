@@ -84,7 +84,8 @@ def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device:
 
 @torch.no_grad()
 def _check_output_layer(model: Any, path: str | Path) -> None:
-    ids = torch.arange(8)[None] % model.config.vocab_size
+    positions = min(8, getattr(model.config, "max_position_embeddings", 8))
+    ids = torch.arange(positions)[None] % model.config.vocab_size
     model.eval()
     expected = model(input_ids=ids).logits
     found = hidden_states(model, ids) @ model.get_output_embeddings().weight.T

@@ -41,7 +41,8 @@ def pack(model: Any, rows: int) -> bool:
     The model cannot be trained or saved afterwards. The operations are torch's own but not a promised interface: the
     model is left as it was, and False returned, if they are missing or its hidden states change.
     """
-    ids = torch.arange(16)[None] % model.config.vocab_size
+    positions = min(16, getattr(model.config, "max_position_embeddings", 16))
+    ids = torch.arange(positions)[None] % model.config.vocab_size
     expected = hidden_states(model, ids)
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     try:

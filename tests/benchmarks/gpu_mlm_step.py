@@ -81,7 +81,7 @@ def judge(rows: dict[str, dict[str, Any]]) -> list[Goal]:
                 row[f"share_of_{part}"] = row[f"{part}_s"] / row["median_s"]
     mine = rows.get(OURS, {})
     return [
-        Goal("times as fast as Hugging Face's Trainer", rows.get(TRAINER, {}).get("times_ours"), 1.5, 2.0),
+        Goal(f"times as fast as {TRAINER}", rows.get(TRAINER, {}).get("times_ours"), 1.5, 2.0),
         Goal("masking's share of the step", mine.get("share_of_masking"), 0.01, 0.01, at_most=True),
         Goal("share of waiting for data", mine.get("share_of_waiting_for_data"), 0.01, 0.01, at_most=True),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import tempfile
@@ -118,6 +119,9 @@ def rows_of(
     rows = []
     for name in comparison.providers:
         known = dict(facts[name])
+        wrong = [key for key, value in known.items() if isinstance(value, float) and not math.isfinite(value)]
+        if wrong:
+            known = {"error": f"{', '.join(wrong)}: not a finite number"}
         units = known.pop("units", 0) or comparison.units
         flop = known.pop("flop", 0) or comparison.flop_per_unit * units
         row: dict[str, Any] = {"provider": name}

@@ -17,6 +17,7 @@ QUICK = {"layers": 1, "width": 32, "heads": 2, "ffn": 64, "vocabulary": 300, "le
 OURS = "hardmask, hardness masks"
 TRAINER = "Hugging Face Trainer"
 PASSES = 2
+STEPS_IN_A_ROW = 5
 
 
 def comparisons(quick: bool, _device: str) -> list[Comparison]:
@@ -58,10 +59,12 @@ def ours(problem: dict[str, Any], *, strategy: str) -> Work:
     training = Hardmask(problem, strategy=strategy)
 
     def outcome() -> dict[str, Any]:
-        # The first step's tables and the first window are set-up, as in the warm-up that is not timed.
+        timed = len(training.waiting_s)
+        for _ in range(STEPS_IN_A_ROW):  # while others had their turn the reader was ahead; here it has no more time
+            training.loop.step()
         return {
-            "masking_s": float(np.median(training.masking_s[1:])),
-            "waiting_for_data_s": float(np.median(training.waiting_s[1:])),
+            "masking_s": float(np.median(training.masking_s[1:])),  # the first makes tables
+            "waiting_for_data_s": float(np.median(training.waiting_s[timed + 2 :])),  # two were ready
         }
 
     return Work(training.loop.step, outcome=outcome)
@@ -76,6 +79,13 @@ def trainer(problem: dict[str, Any], *, passes: int = 1, keep_memory: bool = Fal
     return Work(HuggingFace(problem, passes=passes).loop.step)
 
 
+def best_trainer(rows: dict[str, dict[str, Any]]) -> tuple[str, float | None]:
+    """Trainer's fastest row and its time over ours, as a goal's words and value."""
+    found = {name: row["times_ours"] for name, row in rows.items() if name.startswith(TRAINER) and "times_ours" in row}
+    name = min(found, key=found.__getitem__, default=TRAINER)
+    return f"times as fast as the fastest of Hugging Face's ({name})", found.get(name)
+
+
 def judge(rows: dict[str, dict[str, Any]]) -> list[Goal]:
     for row in rows.values():
         for part in ("masking", "waiting_for_data"):
@@ -83,7 +93,7 @@ def judge(rows: dict[str, dict[str, Any]]) -> list[Goal]:
                 row[f"share_of_{part}"] = row[f"{part}_s"] / row["median_s"]
     mine = rows.get(OURS, {})
     return [
-        Goal("times as fast as Hugging Face's Trainer", rows.get(TRAINER, {}).get("times_ours"), 1.4, 1.6),
+        Goal(*best_trainer(rows), 1.4, 1.6),
         Goal("masking's share of the step", mine.get("share_of_masking"), 0.01, 0.01, at_most=True),
         Goal("share of waiting for data", mine.get("share_of_waiting_for_data"), 0.01, 0.01, at_most=True),
     ]

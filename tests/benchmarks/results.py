@@ -72,7 +72,7 @@ def _goal(goal: Goal, quick: bool) -> dict[str, Any]:
         "needed": goal.least,
         "aim": goal.aim,
         "at_most": goal.at_most,
-        "passed": None if quick else goal.passed,
+        "passed": None if quick or goal.value is None else goal.passed,
     }
 
 
@@ -109,7 +109,8 @@ def _page(everything: dict[str, Any]) -> Iterable[str]:
 def goal_cells(goal: dict[str, Any]) -> tuple[str, str, str, str, str]:
     """What, reached, needed, aim and verdict, as cells of a table."""
     sign = "at most" if goal["at_most"] else "at least"
-    verdict = {True: "reached", False: "**missed**", None: "not judged"}[goal["passed"]]
+    unknown = "not measured" if goal["value"] is None else "not judged"
+    verdict = {True: "reached", False: "**missed**", None: unknown}[goal["passed"]]
     return goal["what"], _number(goal["value"]), f"{sign} {_number(goal['needed'])}", _number(goal["aim"]), verdict
 
 

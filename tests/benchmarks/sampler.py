@@ -79,9 +79,11 @@ def multinomial(problem: dict[str, Any]) -> Work:
     """The same in floating point and with torch's generator: masks then depend on batch and device."""
     import torch
 
+    from hardmask.kernels.race import mask_slots
+
     tensors = _tensors(problem)
     ids, maskable = tensors["ids"], tensors["maskable"]
-    slots = (problem["length"] - 2) * RATE_PERMILLE // 1000
+    slots = mask_slots(problem["length"] - 2, RATE_PERMILLE)
 
     def run() -> Any:
         perplexity = torch.where(maskable, tensors["forward"] + tensors["backward"], 0)

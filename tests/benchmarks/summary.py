@@ -20,15 +20,15 @@ def with_results(readme: str, folder: Path) -> str:
 
 
 def _lines(folder: Path) -> Iterator[str]:
-    yield "| measured | what | reached | needed | aim |"
-    yield "|---|---|---|---|---|"
+    yield "| measured | what | reached | needed | aim | |"
+    yield "|---|---|---|---|---|---|"
     machines: dict[str, None] = {}
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text())
         machines[_machine(run)] = None
         for goal in (goal for part in run["comparisons"] for goal in part["goals"]):
-            what, reached, needed, aim, _ = goal_cells(goal)
-            yield f"| [{run['name']}](docs/results/{path.stem}.md) | {what} | {reached} | {needed} | {aim} |"
+            what, *cells = goal_cells(goal)
+            yield f"| [{run['name']}](docs/results/{path.stem}.md) | {what} | {' | '.join(cells)} |"
     yield ""
     yield f"Machines: {'; '.join(machines)}." if machines else "Nothing is measured yet."
 

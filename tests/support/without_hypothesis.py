@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import sys
 from unittest.mock import MagicMock
 
@@ -35,4 +36,6 @@ def install():
     for name in ("strategies", "extra", "extra.numpy"):
         sys.modules[f"hypothesis.{name}"] = MagicMock()
     absent.strategies = sys.modules["hypothesis.strategies"]
+    for name in ("hypothesis", *(f"hypothesis.{part}" for part in ("strategies", "extra", "extra.numpy"))):
+        sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)  # torch's compiler looks for it
     return Settings
