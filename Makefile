@@ -57,8 +57,8 @@ test: install-dev  ## the tests (ARGS go to pytest)
 # A machine with a GPU brings its own torch, and may have no package index: of .venv's Python and the system's the first
 # whose torch sees the GPU is taken, else the first that has torch, with the code as it lies here. Only files that hold
 # tests for a GPU are collected: those marked gpu, and those of Triton's kernels, which make test runs in the interpreter.
-SEES_GPU = import torch; torch.zeros(1, device="cuda")
-PY = $(shell for wanted in '$(SEES_GPU)' 'import torch' ''; do for python in $(BIN)/python $(PYTHON); do \
+SEES_GPU = import torch, pytest; torch.zeros(1, device="cuda")
+PY = $(shell for wanted in '$(SEES_GPU)' 'import torch, pytest' ''; do for python in $(BIN)/python $(PYTHON); do \
   $$python -c "$$wanted" 2>/dev/null && echo $$python && exit; done; done)
 GPU_TESTS = $(shell grep -rlE 'mark\.gpu|triton_device' tests --include='test_*.py')
 

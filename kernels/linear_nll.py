@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hardmask.kernels.implementation import choose
 from hardmask.kernels.linear_nll_tiles import MOST_STRIDE
-from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format
+from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format, refuse_graph
 from hardmask.kernels.weighted_nll_sum import CHUNK_BYTES, nll_sum_and_gradients
 
 # Bytes of one block of logits of the reference. CPU: torch 2.13, two cores of an Intel Xeon with 2 MiB of second-level
@@ -65,7 +65,7 @@ def linear_nll(
     budget_bytes: int | None = None,
     implementation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """-ln softmax(hidden @ weight.T + bias)[target] in nats; differentiable in hidden, weight and bias.
+    """-ln softmax(hidden @ weight.T + bias)[target] in nats; differentiable once in hidden, weight, bias.
 
     Operands have the dtype of `hidden`, or autocast's where that is on; products and sums are float32, or float64 for
     float64. float32 products that torch computes on CUDA (the reference's, and those of backward) obey
@@ -161,6 +161,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 
 def _backward(ctx: Any, nll_grad: Tensor, _lse_grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_graph()
     hidden, weight, bias, target = ctx.saved_tensors
     *_, hidden_grad, weight_grad, bias_grad = nll_sum_and_gradients(
         hidden,

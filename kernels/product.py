@@ -23,6 +23,8 @@ def product_format(hidden: Tensor, budget_bytes: int | None, defaults: dict[str,
     Args:
         budget_bytes: of a block of logits; None: what `defaults` says for the device.
     """
+    if budget_bytes is not None and budget_bytes <= 0:
+        raise ValueError(f"budget_bytes is {budget_bytes}; it must be positive, or None for what suits the device")
     device = hidden.device.type
     operands = hidden.dtype
     if operands != torch.float64 and torch.is_autocast_enabled(device):
@@ -71,3 +73,9 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor, *, first: bool = Fa
         torch.mm(left, right, out_dtype=total.dtype, out=total)
     else:
         torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+
+
+def refuse_graph() -> None:
+    """For the start of a backward: raise RuntimeError if its gradients are wanted as functions of the inputs."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("this loss has first derivatives only; call backward without create_graph=True")

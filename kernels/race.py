@@ -73,8 +73,10 @@ def race(
         raise ValueError(f"rows have {length} positions; at most {MAX_LENGTH} are supported")
     if not 0 <= slots <= length:
         raise ValueError(f"slots is {slots}; it must be within 0 and the {length} positions of a row")
-    if not 0 <= rate_permille <= MAX_RATE_PERMILLE:
-        raise ValueError(f"rate_permille is {rate_permille}; it must be within 0 and {MAX_RATE_PERMILLE}")
+    if weights.is_floating_point():
+        raise ValueError(f"weights are {weights.dtype}; integers are needed, of which only the ratios matter")
+    if not isinstance(rate_permille, int) or not 0 <= rate_permille <= MAX_RATE_PERMILLE:
+        raise ValueError(f"rate_permille is {rate_permille}; it must be an integer within 0 and {MAX_RATE_PERMILLE}")
     check_stream(seed, epoch)
     if choose(implementation, weights.device) == "triton":
         from hardmask.kernels import race_triton  # triton is optional

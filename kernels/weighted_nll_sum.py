@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format
+from hardmask.kernels.product import ProductFormat, add_product_, check_operands, operand, product_format, refuse_graph
 from hardmask.kernels.token_nll import token_nll_
 
 # Bytes of one chunk of tokens: logits and, for half precision, their gradient. CPU: [616 x 50,265] with K = 512,
@@ -189,6 +189,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, loss_grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    refuse_graph()
     *grads, nll = ctx.saved_tensors
     if loss_grad is None:
         return (None,) * 13

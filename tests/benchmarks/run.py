@@ -44,6 +44,9 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if args.device == "cuda" and any(name in GPU for name in args.names) and not _sees_gpu():
+        print("benchmarks: torch sees no CUDA device here; --quick --device cpu tries the suite", file=sys.stderr)
+        return 2
     _find_hardmask()
     import results
     import summary
@@ -76,25 +79,19 @@ def main() -> int:
     return int(failed)
 
 
+def _sees_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _in_a_process_of_its_own(name: str, args: argparse.Namespace, folder: Path, deadline: float) -> bool:
-    """One name of the GPU suite; a kernel that hangs or breaks the device costs the others nothing. Whether it failed."""
+    """Whether a name of the GPU suite failed; a kernel that hangs or breaks the device costs the others nothing."""
     left = max(deadline - time.perf_counter(), 10)
-    command = [
-        sys.executable,
-        __file__,
-        name,
-        "--out",
-        str(folder),
-        "--rounds",
-        str(args.rounds),
-        "--seconds",
-        str(left),
-    ]
+    command = [sys.executable, __file__, name, "--out", str(folder), "--rounds", str(args.rounds)]
+    command += ["--seconds", str(left), *(["--quick"] if args.quick else [])]
     try:
-        return (
-            subprocess.run([*command, *(["--quick"] if args.quick else [])], timeout=left + 90, check=False).returncode
-            != 0
-        )
+        return subprocess.run(command, timeout=left + 90, check=False).returncode != 0
     except subprocess.TimeoutExpired:
         print(f"{name}: stopped, it took longer than {left + 90:.0f} s", file=sys.stderr)
         return True

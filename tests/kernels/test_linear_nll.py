@@ -281,3 +281,17 @@ def test_nan_in_an_ignored_row_reaches_the_gradient_of_the_weight_alone():
     usual = F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="none")[[0, 2, 3]].sum()
     for grad in (grads[1], torch.autograd.grad(usual, weight)[0]):
         assert grad.isnan().all()
+
+
+def test_a_second_derivative_is_refused():
+    (hidden, weight, bias), target = case(4, 8, 20)
+    nll = linear_nll(hidden.requires_grad_(), weight, target, bias=bias).sum()
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(nll, hidden, create_graph=True)
+
+
+@pytest.mark.parametrize("budget_bytes", [0, -1])
+def test_no_such_budget(budget_bytes):
+    (hidden, weight, bias), target = case(4, 8, 20)
+    with pytest.raises(ValueError, match="budget_bytes"):
+        linear_nll(hidden, weight, target, bias=bias, budget_bytes=budget_bytes)

@@ -203,3 +203,18 @@ def test_too_long():
     positions, filled = draw(torch.ones(1, 8192, dtype=torch.int64))
     assert filled.all()
     assert len(set(positions[0].tolist())) == 1229
+
+
+@pytest.mark.parametrize("change", [{"weights": torch.rand(2, 8)}, {"rate_permille": 0.15}])
+def test_floats_are_refused(change):
+    given = {"weights": torch.ones(2, 8, dtype=torch.int64), "rate_permille": 150, **change}
+    with pytest.raises(ValueError, match="integer"):
+        race(
+            given["weights"],
+            torch.ones(2, 8, dtype=torch.bool),
+            rate_permille=given["rate_permille"],
+            slots=1,
+            seed=0,
+            sequence_id=torch.arange(2),
+            epoch=0,
+        )
