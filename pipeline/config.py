@@ -176,6 +176,27 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """How scoring is spread over machines by `--engine ray`."""
+
+    address: str = ""
+    """Of a running cluster, such as auto or ray://HOST:10001. Empty: a cluster of this machine alone, for this run."""
+    actors: int = 0
+    """Processes that score; 0: as many as the cluster's CPUs, or GPUs, have room for."""
+    cpus: float = 1.0
+    """CPUs an actor reserves; torch takes that many threads in it."""
+    gpus: float = 1.0
+    """GPUs an actor reserves where scoring runs on CUDA; a share such as 0.5 puts two on one."""
+    temp_dir: str = ""
+    """Where a local cluster keeps its session files. Empty: Ray's default in the system's temporary folder."""
+
+    def __post_init__(self) -> None:
+        _check(self, "--ray", "actors", self.actors >= 0, "Give a number of processes, or 0 for what fits")
+        _check(self, "--ray", "cpus", self.cpus > 0, "Give a number above 0")
+        _check(self, "--ray", "gpus", self.gpus > 0, "Give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
     """Which tokens an MLM run must predict."""
 
@@ -287,11 +308,21 @@ class Run:
     """Where models run; auto: cuda where there is one."""
     quiet: bool = False
     """No progress bars."""
+    store: str = ""
+    """A URL such as s3://BUCKET/FOLDER that keeps the shards of tokens/ and hardness/; all else stays in --out. Empty:
+    the run folder."""
+    engine: Literal["local", "ray"] = "local"
+    """Where scoring runs: in this process, or in Ray actors (the extra hardmask[ray])."""
+    shard_index: int | None = None
+    """Which share of the units this job does, from 0, when several do tokens, score or glue. None: what Slurm says."""
+    num_shards: int | None = None
+    """How many jobs share them. None: what Slurm says, else one."""
     corpus: CorpusConfig = CorpusConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     tokens: TokensConfig = TokensConfig()
     alm: AlmConfig = AlmConfig()
     score: ScoreConfig = ScoreConfig()
+    ray: RayConfig = RayConfig()
     mlm: MlmConfig = MlmConfig()
     masking: MaskingConfig = MaskingConfig()
     glue: GlueConfig = GlueConfig()

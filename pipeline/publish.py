@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -58,6 +59,10 @@ def publish_exclusively(temporary: Path, final: Path) -> bool:
         return True
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        if final.exists():  # who came first has cleaned up
+            return False
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         fsync_path(final.parent)
@@ -65,17 +70,19 @@ def publish_exclusively(temporary: Path, final: Path) -> bool:
 
 @contextlib.contextmanager
 def folder_published_as(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; when the block ends well it takes the place of `final` as a whole."""
+    """Yield an empty folder beside `final`, which becomes `final` when the block ends well, unless that is there."""
     final.parent.mkdir(parents=True, exist_ok=True)
     beside = final.with_name("." + temporary_name(final.name))
     beside.mkdir()
     try:
         yield beside
-        for path in beside.rglob("*"):
+        for path in (*beside.rglob("*"), beside):
             fsync_path(path)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(beside, final)
+        try:
+            os.rename(beside, final)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     fsync_path(final.parent)

@@ -18,10 +18,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.publish import write_json, write_text
+
+if TYPE_CHECKING:
+    from hardmask.pipeline.shard_folder import ShardFolder
 
 DIRECTIONS = ("forward", "backward")
 PACKAGES = ("hardmask", "torch", "triton", "numpy", "pyarrow", "datasets", "transformers", "tokenizers")
@@ -37,6 +40,8 @@ class RunFolder:
     recipe: str = "demo"
     typed: frozenset[str] = frozenset()
     """Flags the user typed, such as --mlm.steps: they win over what a recipe's list of runs says."""
+    store: str = ""
+    """A URL that keeps the shards in place of the run folder."""
 
     @property
     def corpus(self) -> Path:
@@ -73,6 +78,12 @@ class RunFolder:
 
     def alm(self, direction: str) -> Path:
         return self.path / "alm" / direction
+
+    def shards(self, name: str) -> ShardFolder:
+        """The folder of shards called `tokens`, `hardness` or `annotations/NAME`, here or under `store`."""
+        from hardmask.pipeline.shard_folder import ShardFolder
+
+        return ShardFolder(f"{self.store.rstrip('/')}/{name}" if self.store else self.path / name)
 
     def finished_mlm_runs(self) -> list[str]:
         """Names of the MLM runs that are complete, in the order they were finished."""

@@ -10,13 +10,10 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from hardmask.pipeline.errors import UserError
 
 FORMAT_VERSION = 1
 ROWS_PER_BATCH = 256  # 131,072 tokens at 512: file size is flat from 64 to 1,024 rows, random access is not
@@ -25,6 +22,7 @@ PACKING = (
 )
 NLL_LIMIT = 88.0  # nats; exp(88) is the last whole number of nats that float32 holds
 METADATA_KEY = b"hardmask"
+CHECKSUM_KEY = "crc32"  # in the metadata of every record batch: `Rows.crc32` of it, in decimal
 
 
 @dataclass
@@ -130,64 +128,8 @@ def from_arrow(batch: pa.RecordBatch) -> Rows:
     return Rows(**rows)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of one shard, refused unless this version can read the format."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            raw = (pa.ipc.open_file(source).schema.metadata or {}).get(METADATA_KEY)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"this is not a whole Arrow file ({error})",
-            where=path,
-            mend="Remove it, its record in commits/ and the manifest; run its stage again",
-        ) from error
-    if raw is None:
-        raise UserError("this Arrow file is not a hardmask shard", where=path, mend="Give a folder hardmask wrote")
-    metadata: dict[str, Any] = json.loads(raw)
-    if metadata["format"] > FORMAT_VERSION:
-        raise UserError(
-            f"the shard has format {metadata['format']}, this hardmask reads up to {FORMAT_VERSION}",
-            where=path,
-            mend="Install a newer hardmask",
-        )
-    return metadata
-
-
 def round_to_8_bits(values: np.ndarray) -> np.ndarray:
     """float32 values ≥ 0 with 8 mantissa bits, to nearest and ties to even: at most 2⁻⁹ (0.2 %) off, half the disk."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x3FFF) + ((bits >> np.uint32(15)) & np.uint32(1))) & np.uint32(0xFFFF8000)
     return rounded.view(np.float32)
-
-
-class HashingSink:
-    """A binary file that hashes what is written through it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self.sha256.update(view)
-        self.size += view.nbytes
-        self.file.write(view)
-        return view.nbytes
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        self.closed = True

@@ -26,7 +26,7 @@ ENCODE_BYTES = 4_000_000  # text handed to the tokenizer at a time; it spreads d
 def make_tokens(run: Run, folder: RunFolder) -> None:
     """Tokenize and pack the corpus into `tokens/`; what is there already is kept."""
     stage = Stage(folder.tokens, {"corpus": as_json(run.corpus), **_settings(run)})
-    target = ShardFolder(folder.tokens)
+    target = folder.shards("tokens")
     if stage.finished and target.finished:
         return
     sources = open_sources(run.corpus, folder.corpus, quiet=run.quiet)
@@ -138,10 +138,12 @@ def _write_units(
 ) -> None:
     """Read the corpus again, along the plan, and commit every unit that is not."""
     planned = {unit.unit: unit for unit in plan.units}
-    for unit in plan.units:
-        if target.record_of(unit.unit) is None and target.file_of(unit.unit).exists():
-            target.adopt(unit.unit, _counts(unit))
-    missing = {number for number in planned if target.record_of(number) is None}
+    committed = target.committed()
+    missing = {
+        number
+        for number, unit in planned.items()
+        if number not in committed and target.settle(number, metadata, _counts(unit)) is None
+    }
     if not missing:
         return
     settings = run.tokens
@@ -179,7 +181,7 @@ def _write_units(
 def _changed(target: ShardFolder, how: str) -> UserError:
     return UserError(
         f"the corpus has changed since it was planned: {how}",
-        where=target.path / "plan.json",
+        where=target.place,
         mend="Restore the corpus, or remove that folder to read the corpus anew",
     )
 

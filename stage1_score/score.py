@@ -28,7 +28,7 @@ BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_896}
 
 def score(run: Run, folder: RunFolder) -> None:
     """Score every unit of `tokens/` into `hardness/`; units that are committed are kept."""
-    tokens, target = ShardFolder(folder.tokens), ShardFolder(folder.hardness)
+    tokens, target = folder.shards("tokens"), folder.shards("hardness")
     places = {d: getattr(run.alm, d) or str(folder.alm(d)) for d in DIRECTIONS}
     weights = {d: weights_digest(Path(places[d])) for d in DIRECTIONS}
     settings = {"tokens": tokens.manifest["fingerprint"], "alm": as_json(run.alm), "alm_weights": weights}
@@ -54,14 +54,11 @@ def score(run: Run, folder: RunFolder) -> None:
         for unit in planned:
             number = unit["unit"]
             counts = {k: unit[k] for k in ("split", "documents", "text_bytes", "replaced_characters", "first_document")}
-            if target.record_of(number) is None:
-                if target.file_of(number).exists():
-                    target.adopt(number, counts)
-                else:
-                    scored = _scored_batches(run, tokens, number, models, metadata, device, progress)
-                    record = target.write_unit(number, scored, metadata, counts)
-                    stage.log(unit=number, tokens=record["tokens"], clamped=record["clamped"], seconds=stage.seconds())
-                    continue
+            if target.settle(number, metadata, counts) is None:
+                scored = _scored_batches(run, tokens, number, models, metadata, device, progress)
+                record = target.write_unit(number, scored, metadata, counts)
+                stage.log(unit=number, tokens=record["tokens"], clamped=record["clamped"], seconds=stage.seconds())
+                continue
             progress.update(unit["sequences"] * metadata["sequence_length"])
     manifest = target.finish([unit["unit"] for unit in planned], metadata)
     if manifest["totals"]["tokens"] != tokens.manifest["totals"]["tokens"]:
@@ -86,7 +83,7 @@ def _scored_batches(
         columns = {}
         for direction, model in models.items():
             columns[direction] = perplexities(
-                model, rows, direction, special, batch_tokens=run.score.batch_tokens, where=tokens.file_of(unit)
+                model, rows, direction, special, batch_tokens=run.score.batch_tokens, where=tokens.where(unit)
             )
         rows.perplexity_forward, rows.perplexity_backward = columns["forward"], columns["backward"]
         progress.update(rows.input_ids.size)

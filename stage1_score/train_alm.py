@@ -25,7 +25,7 @@ def train_alms(run: Run, folder: RunFolder) -> None:
 
 def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
     ranks = distributed.start(run.device)
-    tokens = ShardFolder(folder.tokens)
+    tokens = folder.shards("tokens")
     metadata = tokens.manifest["metadata"]
     settings = {"alm": as_json(run.alm), "tokens": tokens.manifest["fingerprint"], "direction": direction}
     stage = Stage(folder.alm(direction) / "training", settings, write=ranks.first)

@@ -45,7 +45,7 @@ def analyse(run: Run, folder: RunFolder) -> None:
 
     Means and sums are of float64, NLL in nats. UserError: there are no finished hardness shards, or damaged ones.
     """
-    hardness = ShardFolder(folder.hardness)
+    hardness = folder.shards("hardness")
     fingerprint = hardness.manifest["fingerprint"]
     jobs: dict[str, Callable[[Run, RunFolder, ShardFolder], Numbers]] = {
         "hardness": _hardness,

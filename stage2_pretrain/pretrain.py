@@ -17,7 +17,7 @@ from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.recipes import recipe_named
 from hardmask.pipeline.runfolder import RunFolder, Stage, weights_digest
-from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
+from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN
 from hardmask.pipeline.training import evaluate_sums, micro_sequences, perplexity, total_steps, train
 from hardmask.stage2_pretrain.analysis import analyse
 from hardmask.stage2_pretrain.masking import ALPHAS, check_masking
@@ -82,7 +82,7 @@ def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) ->
 
 def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig) -> None:
     ranks = distributed.start(run.device)
-    shards = ShardFolder(folder.hardness)
+    shards = folder.shards("hardness")
     metadata = shards.manifest["metadata"]
     target = folder.mlm / mlm.name
     settings = {

@@ -51,6 +51,10 @@ def counts(split=TRAIN):
     return {"split": split, "documents": 600, "text_bytes": 1, "replaced_characters": 0, "first_document": 0}
 
 
+def path_of(folder, unit):
+    return folder.place / folder.shard_name(unit)
+
+
 @pytest.fixture
 def folder(tmp_path):
     target = ShardFolder(tmp_path / "hardness")
@@ -83,7 +87,7 @@ def test_totals_add_up(folder):
 
 
 def test_opens_with_pyarrow_dataset_as_it_is(folder):
-    table = pyarrow.dataset.dataset(str(folder.shards), format="arrow").to_table()
+    table = pyarrow.dataset.dataset(str(folder.place / "shards"), format="arrow").to_table()
     assert table.column_names == COLUMNS
     assert table.num_rows == folder.manifest["totals"]["sequences"]
     kinds = {name: str(table.schema.field(name).type) for name in COLUMNS}
@@ -94,7 +98,7 @@ def test_opens_with_pyarrow_dataset_as_it_is(folder):
 
 
 def test_opens_with_pyarrow_ipc(folder):
-    with pa.memory_map(str(folder.file_of(0))) as source:
+    with pa.memory_map(str(path_of(folder, 0))) as source:
         assert pa.ipc.open_file(source).read_all().num_rows == len(some_rows(0))
 
 
@@ -103,7 +107,7 @@ def test_opens_with_datasets_streaming(folder, tmp_path):
     import datasets
 
     stream = datasets.load_dataset(
-        "arrow", data_dir=str(folder.shards), split="train", streaming=True, cache_dir=str(tmp_path / "cache")
+        "arrow", data_dir=str(folder.place / "shards"), split="train", streaming=True, cache_dir=str(tmp_path / "cache")
     )
     found = [row["sequence_id"] for row in stream]
     assert found == [int(i) for unit in (0, 1) for i in some_rows(unit).sequence_id]
@@ -116,14 +120,14 @@ def test_shards_folder_holds_nothing_but_finished_shards_while_writing(tmp_path)
 
     def watched():
         for rows in batches(some_rows(0)):
-            seen.append(list(target.shards.iterdir()))
+            seen.append(list((target.place / "shards").iterdir()))
             yield rows
 
     target.write_unit(0, watched(), METADATA, counts())
     assert seen
     assert not any(seen)
-    assert [p.name for p in target.shards.iterdir()] == ["shard-00000.arrow"]
-    assert not list(target.temporary.iterdir())
+    assert [p.name for p in (target.place / "shards").iterdir()] == ["shard-00000.arrow"]
+    assert not list((target.place / ".tmp").iterdir())
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path):
@@ -136,8 +140,8 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
 
     with pytest.raises(RuntimeError):
         target.write_unit(0, broken(), METADATA, counts())
-    assert not list(target.shards.iterdir())
-    assert not list(target.temporary.iterdir())
+    assert not list((target.place / "shards").iterdir())
+    assert not list((target.place / ".tmp").iterdir())
 
 
 def test_the_first_of_two_writers_wins(tmp_path):
@@ -150,17 +154,26 @@ def test_the_first_of_two_writers_wins(tmp_path):
 
 def test_a_shard_whose_writer_died_before_its_record_is_adopted(folder):
     record = folder.record_of(0)
-    (folder.commits / "00000.json").unlink()
+    (folder.place / folder.record_name(0)).unlink()
     assert folder.record_of(0) is None
-    assert folder.adopt(0, counts()) == record == folder.record_of(0)
+    assert folder.settle(0, METADATA, counts()) == record == folder.record_of(0)
+
+
+def test_a_damaged_shard_whose_writer_died_before_its_record_is_made_again(folder):
+    (folder.place / folder.record_name(0)).unlink()
+    whole = path_of(folder, 0).read_bytes()
+    middle = len(whole) // 2
+    path_of(folder, 0).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert folder.settle(0, METADATA, counts()) is None
+    assert not path_of(folder, 0).exists()
 
 
 def test_a_record_of_a_removed_shard_does_not_survive_the_next_one(folder):
-    folder.file_of(0).unlink()
+    path_of(folder, 0).unlink()
     assert not folder.finished
     folder.write_unit(0, batches(some_rows(0, seed=9)), METADATA, counts())
-    assert len(list(ShardFolder(folder.path).read_unit(0))) == len(folder.record_of(0)["crc32"])
-    assert ShardFolder(folder.path).finished
+    assert len(list(ShardFolder(folder.place).read_unit(0))) == len(folder.record_of(0)["crc32"])
+    assert ShardFolder(folder.place).finished
 
 
 def test_other_metadata_is_refused_field_by_field(folder):
@@ -169,7 +182,7 @@ def test_other_metadata_is_refused_field_by_field(folder):
 
 
 def test_every_flipped_bit_is_found(folder):
-    path = folder.file_of(0)
+    path = path_of(folder, 0)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     silent = 0
@@ -177,7 +190,7 @@ def test_every_flipped_bit_is_found(folder):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        fresh = ShardFolder(folder.path)
+        fresh = ShardFolder(folder.place)
         try:
             read = list(fresh.read_unit(0))
         except UserError:  # which names the shard, see the truncations below
@@ -196,10 +209,10 @@ def test_every_flipped_bit_is_found(folder):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_a_truncated_shard_is_named(folder, share):
-    path = folder.file_of(1)
+    path = path_of(folder, 1)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(UserError, match=r"shard-00001\.arrow"):
-        list(ShardFolder(folder.path).read_unit(1))
+        list(ShardFolder(folder.place).read_unit(1))
 
 
 def test_a_newer_format_is_refused(folder, tmp_path):
@@ -207,9 +220,9 @@ def test_a_newer_format_is_refused(folder, tmp_path):
     other = ShardFolder(tmp_path / "newer")
     other.begin(newer)
     other.write_unit(0, batches(some_rows(0)), newer, counts())
-    shutil.copy(other.file_of(0), folder.file_of(0))
+    shutil.copy(path_of(other, 0), path_of(folder, 0))
     with pytest.raises(UserError, match="newer hardmask"):
-        shards.read_metadata(folder.file_of(0))
+        folder.open(0)
 
 
 @given(hnp.arrays(np.float32, 50, elements=st.floats(0, 2.0**127, width=32)))

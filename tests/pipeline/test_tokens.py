@@ -28,7 +28,7 @@ def run_on(*paths, unit_bytes=200_000, held_out=0.05, **corpus):
 def texts_of(folder):
     """document_id → text, over all units."""
     tokenizer = open_tokenizer(str(folder.tokenizer))
-    shards = ShardFolder(folder.tokens)
+    shards = folder.shards("tokens")
     documents: dict[int, list[int]] = {}
     for split in (TRAIN, HELD_OUT):
         for unit, _ in shards.units(split):
@@ -101,7 +101,7 @@ def test_counts_add_up(odd):
 
 
 def test_no_special_token_comes_out_of_text(odd):
-    tokenizer, shards = open_tokenizer(str(odd.tokenizer)), ShardFolder(odd.tokens)
+    tokenizer, shards = open_tokenizer(str(odd.tokenizer)), odd.shards("tokens")
     for split in (TRAIN, HELD_OUT):
         for unit, _ in shards.units(split):
             for rows in shards.read_unit(unit):
@@ -128,16 +128,16 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_shards(odd, tmp_path):
     folder = RunFolder(tmp_path)
     run = run_on(odd.path.parent / "odd.jsonl")
     make_tokens(run, folder)
-    shards, expected = ShardFolder(folder.tokens), ShardFolder(odd.tokens)
+    shards, expected = folder.shards("tokens"), odd.shards("tokens")
     # As if killed while three units were missing, one of them between its shard and its record.
     (folder.tokens / "done.json").unlink()
     (folder.tokens / "manifest.json").unlink()
     for unit in (2, 5):
-        shards.file_of(unit).unlink()
+        (shards.place / shards.shard_name(unit)).unlink()
         (shards.commits / f"{unit:05d}.json").unlink()
     (shards.commits / "00003.json").unlink()
     make_tokens(run, folder)
-    again = ShardFolder(folder.tokens)
+    again = folder.shards("tokens")
     assert again.manifest["units"] == expected.manifest["units"]
     assert {p.name: p.read_bytes() for p in again.shards.iterdir()} == {
         p.name: p.read_bytes() for p in expected.shards.iterdir()
@@ -166,7 +166,7 @@ def test_a_corpus_that_changed_after_planning_is_refused(tmp_path):
     text.write_text("one document\n\nanother document\n\nthe third of them\n")
     folder = RunFolder(tmp_path / "run")
     make_tokens(run_on(text), folder)
-    shards = ShardFolder(folder.tokens)
+    shards = folder.shards("tokens")
     (folder.tokens / "done.json").unlink()
     for path in (*shards.shards.iterdir(), *shards.commits.iterdir()):
         path.unlink()
@@ -182,7 +182,7 @@ def test_a_corpus_that_lost_documents_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "run")
     make_tokens(run_on(text, unit_bytes=1_600, held_out=0.0), folder)
     (folder.tokens / "done.json").unlink()
-    ShardFolder(folder.tokens).file_of(4).unlink()
+    (folder.tokens / "shards" / "shard-00004.arrow").unlink()
     text.write_text("\n\n".join(documents[:3]))
     with pytest.raises(UserError, match="unit 4 is not in it any more"):
         make_tokens(run_on(text, unit_bytes=1_600, held_out=0.0), folder)
@@ -192,8 +192,8 @@ def test_a_single_document_is_trained_on_even_where_chance_would_hold_it_out(tmp
     (tmp_path / "a.txt").write_text("the only document there is " * 50)
     folder = RunFolder(tmp_path / "run")
     make_tokens(run_on(tmp_path / "a.txt", held_out=0.999), folder)
-    assert ShardFolder(folder.tokens).units(TRAIN)
-    assert not ShardFolder(folder.tokens).units(HELD_OUT)
+    assert folder.shards("tokens").units(TRAIN)
+    assert not folder.shards("tokens").units(HELD_OUT)
 
 
 def test_a_tokenizer_of_other_settings_is_not_taken_over(tmp_path):

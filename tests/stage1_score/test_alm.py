@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hardmask.pipeline.config import AlmConfig, Run
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.runfolder import RunFolder
-from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
+from hardmask.pipeline.shard_folder import TRAIN
 from hardmask.stage1_score.alm import (
     NextToken,
     fingerprint,
@@ -197,7 +197,7 @@ def test_training_both_directions_and_scoring(tmp_path):
         assert result["gap"] == pytest.approx(result["held_out_loss"] - result["train_loss"])
         assert result["held_out_perplexity"] == pytest.approx(math.exp(result["held_out_loss"]))
     score(run, folder)
-    hardness, tokens = ShardFolder(folder.hardness), ShardFolder(folder.tokens)
+    hardness, tokens = folder.shards("hardness"), folder.shards("tokens")
     assert hardness.manifest["totals"]["tokens"] == tokens.manifest["totals"]["tokens"]
     means = {"forward": [], "backward": []}
     for unit, _ in hardness.units(TRAIN):

@@ -10,7 +10,7 @@ from hardmask.pipeline import shards
 from hardmask.pipeline.config import MaskingConfig, Run
 from hardmask.pipeline.packing import pack
 from hardmask.pipeline.runfolder import RunFolder
-from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
+from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN
 from hardmask.pipeline.tokenizer import train_tokenizer
 from hardmask.stage2_pretrain.analysis import analyse, concentration
 
@@ -35,7 +35,7 @@ def write_hardness(folder, perplexity, *, splits=(TRAIN, HELD_OUT), repeats=30):
         "special_ids": list(tokenizer.special_ids),
         **{name: getattr(tokenizer, name) for name in ("begin", "end", "pad", "mask")},
     }
-    target = ShardFolder(folder.hardness)
+    target = folder.shards("hardness")
     target.begin(metadata)
     for unit, split in enumerate(splits):
         documents = [(ids, True) for ids in tokenizer.encode(SENTENCES * repeats)]
@@ -106,7 +106,7 @@ def test_words_multiply_their_tokens(folder):
     analyse(Run(), folder)
     passage = read(folder, "words")
     stored = {}
-    hardness = ShardFolder(folder.hardness)
+    hardness = folder.shards("hardness")
     for unit in (0, 1):
         for rows in hardness.read_unit(unit):
             stored |= dict(zip(rows.sequence_id.tolist(), rows.input_ids, strict=True))

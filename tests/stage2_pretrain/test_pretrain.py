@@ -16,7 +16,7 @@ from hardmask.pipeline.errors import Stopped, UserError
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import OrderedRows, to_batch
 from hardmask.pipeline.runfolder import RunFolder, Stage
-from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
+from hardmask.pipeline.shard_folder import TRAIN
 from hardmask.pipeline.training import accumulate_gradients, learning_rate, total_steps, train
 from hardmask.stage2_pretrain import mlm as mlm_module
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
@@ -312,4 +312,4 @@ def test_run_folder_lists_finished_runs(tmp_path):
         Stage(folder.mlm / name / "training", {}).finish()
     Stage(folder.mlm / "unfinished" / "training", {}).begin()
     assert folder.finished_mlm_runs() == ["b", "a"]
-    assert ShardFolder(folder.hardness).finished is False
+    assert folder.shards("hardness").finished is False

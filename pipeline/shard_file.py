@@ -1,0 +1,157 @@
+"""One shard as a file: written with its hash and counts on the way, read with every checksum verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from hardmask.pipeline import shards
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.shards import Rows
+
+UNIT_SHIFT = 32  # sequence_id = unit << 32 | row
+
+
+def write_shard(path: Path, batches: Iterable[Rows], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Write batches of at most ROWS_PER_BATCH rows to a flushed file; returns its counts, size and sha256."""
+    layout = shards.schema(metadata)
+    tally = Tally(metadata)
+    with path.open("wb") as file:
+        sink = HashingSink(file)
+        options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), layout, options=options) as writer:
+            for rows in batches:
+                checksum = tally.add(rows)
+                writer.write_batch(shards.to_arrow(rows, layout), custom_metadata={shards.CHECKSUM_KEY: str(checksum)})
+        file.flush()
+        os.fsync(file.fileno())
+    return {**tally.record(), "bytes": sink.size, "sha256": sink.sha256.hexdigest()}
+
+
+class ShardFile:
+    """An open shard. Whatever is wrong with it is a UserError that names it."""
+
+    def __init__(self, open_input: Callable[[], pa.NativeFile], where: str, mend: str) -> None:
+        self.where, self.mend = where, mend
+        try:
+            self._reader = pa.ipc.open_file(open_input())
+            self.batches: int = self._reader.num_record_batches
+            self.schema: pa.Schema = self._reader.schema
+            raw = (self.schema.metadata or {}).get(shards.METADATA_KEY)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self.damaged(f"not a whole Arrow file: {error}") from error
+        if raw is None:
+            raise UserError("this Arrow file is not a hardmask shard", where=where, mend="Give a folder hardmask wrote")
+        try:
+            self.metadata: dict[str, Any] = json.loads(raw)
+            newer = self.metadata["format"] > shards.FORMAT_VERSION
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.damaged(f"its metadata cannot be read: {error}") from error
+        if newer:
+            what = f"the shard has format {self.metadata['format']}, this hardmask reads up to {shards.FORMAT_VERSION}"
+            raise UserError(what, where=where, mend="Install a newer hardmask")
+
+    def damaged(self, what: str) -> UserError:
+        """The error that says so."""
+        return UserError(f"this shard is damaged ({what})", where=self.where, mend=self.mend)
+
+    def require(self, metadata: Mapping[str, Any]) -> None:
+        """Refuse a shard that is not one of a folder with this metadata, to the last word of its schema."""
+        if not self.schema.equals(shards.schema(metadata), check_metadata=True):
+            raise self.damaged("its schema is not that of its folder")
+
+    def read(self, index: int, unit: int) -> Rows:
+        """Record batch `index`, whose checksum, shape and sequence ids are those of `unit`."""
+        try:
+            batch, metadata = self._reader.get_batch_with_custom_metadata(index)
+            checksum = int((metadata or {})[shards.CHECKSUM_KEY.encode()])
+            batch.validate(full=True)  # damaged offsets must not be followed
+            rows = shards.from_arrow(batch)
+        except (pa.ArrowException, OSError, IndexError, KeyError, ValueError, TypeError, MemoryError) as error:
+            raise self.damaged(f"record batch {index}: {error}") from error
+        if rows.crc32() != checksum:
+            raise self.damaged(f"the checksum of record batch {index} differs")
+        if len(rows) and int(rows.sequence_id[0]) != (unit << UNIT_SHIFT) + index * shards.ROWS_PER_BATCH:
+            raise self.damaged(f"record batch {index} is of another place: it begins with {rows.sequence_id[0]}")
+        return rows
+
+    def count(self, unit: int) -> dict[str, Any]:
+        """The counts of its record, from all its rows."""
+        tally = Tally(self.metadata)
+        for index in range(self.batches):
+            tally.add(self.read(index, unit))
+        return tally.record()
+
+
+class Tally:
+    """Counts over the rows of a unit that its record states."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self.special = np.zeros(metadata["vocabulary"], dtype=bool)
+        self.special[metadata["special_ids"]] = True
+        self.limit = shards.round_to_8_bits(np.exp(np.array([shards.NLL_LIMIT], dtype=np.float32)))[0]
+        self.has_hardness = metadata["kind"] == "hardness"
+        self.sequences = self.tokens = self.used = self.positions = self.clamped = 0
+        self.crc32: list[int] = []
+
+    def add(self, rows: Rows) -> int:
+        """Count a record batch; returns its checksum."""
+        inside = np.arange(rows.input_ids.shape[1]) < rows.length[:, None]
+        self.sequences += len(rows)
+        self.tokens += int((inside & ~self.special[rows.input_ids]).sum())
+        self.used += int(rows.length.sum(dtype=np.int64))
+        self.positions += rows.input_ids.size
+        for column in (rows.perplexity_forward, rows.perplexity_backward):
+            self.clamped += 0 if column is None else int((column >= self.limit).sum())
+        self.crc32.append(rows.crc32())
+        return self.crc32[-1]
+
+    def record(self) -> dict[str, Any]:
+        record = {
+            "sequences": self.sequences,
+            "tokens": self.tokens,
+            "special": self.used - self.tokens,
+            "padding": self.positions - self.used,
+            "crc32": self.crc32,
+        }
+        return {**record, "clamped": self.clamped} if self.has_hardness else record
+
+
+class HashingSink:
+    """A binary file that hashes what is written through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        self.file.write(view)
+        return view.nbytes
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.closed = True
