@@ -9,13 +9,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-from hardmask.pipeline import distributed
+from hardmask.pipeline import distributed, shares
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import write_json
@@ -35,6 +35,10 @@ class Verb:
     """Every process of a torchrun takes part; else the first works and the others wait."""
     groups: tuple[str, ...] = ()
     """Groups of settings its help shows."""
+    settings: str = "hardmask.pipeline.config:Run"
+    """`Run`, or a subclass of it with the verb's own flags."""
+    shared: bool = False
+    """Several jobs may each do a share of it."""
 
 
 VERBS = {
@@ -42,6 +46,7 @@ VERBS = {
         "hardmask.pipeline.tokens:make_tokens",
         "corpus to tokenizer to packed sequences in tokens/",
         groups=("corpus", "tokenizer", "tokens"),
+        shared=True,
     ),
     "alm": Verb(
         "hardmask.stage1_score.train_alm:train_alms",
@@ -49,7 +54,13 @@ VERBS = {
         parallel=True,
         groups=("alm",),
     ),
-    "score": Verb("hardmask.stage1_score.score:score", "every token's perplexities into hardness/", groups=("score",)),
+    "score": Verb(
+        "hardmask.stage1_score.score:score",
+        "every token's perplexities into hardness/",
+        parallel=True,
+        groups=("score", "ray"),
+        shared=True,
+    ),
     "pretrain": Verb(
         "hardmask.stage2_pretrain.pretrain:pretrain",
         "masked-LM pre-training in mlm/NAME/",
@@ -64,6 +75,23 @@ VERBS = {
         groups=("glue",),
     ),
     "report": Verb("hardmask.pipeline.report:make_report", "figures and tables in report/ from the files of a run"),
+    "plan": Verb(
+        "hardmask.pipeline.plan:print_plan",
+        "what a run would take, from a sample of its corpus: tokens, disk, hours",
+        groups=("corpus", "tokenizer", "tokens", "alm", "mlm"),
+        settings="hardmask.pipeline.plan:PlanRun",
+    ),
+    "status": Verb(
+        "hardmask.pipeline.status:print_status",
+        "what is done, what is left, and for how long",
+        settings="hardmask.pipeline.status:StatusRun",
+    ),
+    "verify": Verb(
+        "hardmask.pipeline.verify:verify",
+        "look for damage, and say how to mend it",
+        settings="hardmask.pipeline.verify:VerifyRun",
+    ),
+    "repair": Verb("hardmask.pipeline.verify:repair", "make again what is damaged, and nothing else"),
 }
 STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
 
@@ -107,9 +135,11 @@ def _run(words: list[str]) -> None:
         raise UserError(
             f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}"
         )
-    named = len(words) > 1 and not words[1].startswith("-")
+    named = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
     flags = words[2:] if named else words[1:]
-    run, folder = parse(verb, words[1] if named else _recipe_of(_given("--out", flags)), flags)
+    if named and named not in RECIPES and Path(named).is_dir() and not _given("--out", flags):
+        named, flags = "", ["--out", named, *flags]  # a run folder in the place of its recipe
+    run, folder = parse(verb, named or _recipe_of(_given("--out", flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     execute(verb, run, folder)
 
@@ -145,19 +175,21 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
         of_run = read_json(made)["settings"]
         defaults = with_values(defaults, {group: of_run[group] for group in ("mlm", "masking")})
         typed |= {f"--{g}.{name.replace('_', '-')}" for g in ("mlm", "masking") for name in of_run[g]}
+    kind = _named(VERBS[verb].settings)
+    values = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Run)}
     settings = tyro.cli(
-        _help_type(verb, defaults) if {"-h", "--help"} & set(flags) else Run,
+        _help_type(verb, kind, defaults) if {"-h", "--help"} & set(flags) else kind,
         args=flags,
-        default=dataclasses.replace(defaults, out=out),
+        default=kind(**{**values, "out": out}),
         prog=f"hardmask {verb} {recipe}",
         description=f"{VERBS[verb].meaning[0].upper()}{VERBS[verb].meaning[1:]}. Settings of the other verbs are "
         "accepted too (see their --help); a run folder remembers what it was made with.",
     )
-    return settings, RunFolder(Path(settings.out), recipe, typed)
+    return settings, RunFolder(Path(settings.out), recipe, typed, settings.store)
 
 
-def _help_type(verb: str, defaults: Run) -> Any:
-    """`Run` with the groups that are not the verb's own left out of the help."""
+def _help_type(verb: str, kind: Any, defaults: Run) -> Any:
+    """The verb's settings with the groups that are not the verb's own left out of the help."""
     import tyro
 
     hidden = [
@@ -165,28 +197,31 @@ def _help_type(verb: str, defaults: Run) -> Any:
         for f in dataclasses.fields(Run)
         if dataclasses.is_dataclass(getattr(defaults, f.name)) and f.name not in VERBS[verb].groups
     ]
-    return dataclasses.make_dataclass("Settings", hidden, bases=(Run,), frozen=True, kw_only=True)
+    return dataclasses.make_dataclass("Settings", hidden, bases=(kind,), frozen=True, kw_only=True)
 
 
 def execute(verb: str, run: Run, folder: RunFolder) -> None:
     """Run a verb and, where it is a stage, first the stages before it that are not finished."""
     if verb not in STAGES:
-        _function(VERBS[verb].function)(run, folder)
+        _named(VERBS[verb].function)(run, folder)
         return
     _quiet_transformers()
     ranks = distributed.start(run.device)
     distributed.choose_device(run.device, ranks)
     stages = STAGES[: STAGES.index(verb) + 1]
+    if VERBS[verb].shared:
+        run = _with_share(verb, run, folder, quiet=run.quiet or not ranks.first)
     for name in stages:
         if VERBS[name].check:
-            _function(VERBS[name].check)(run, folder)
+            _named(VERBS[name].check)(run, folder)
     for name in stages:
         started = time.monotonic()
         if ranks.first and not run.quiet:
             print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
         try:
             if VERBS[name].parallel or ranks.first:
-                _function(VERBS[name].function)(run, folder)
+                whole = dataclasses.replace(run, shard_index=None, num_shards=None)
+                _named(VERBS[name].function)(run if name == verb else whole, folder)
         except Stopped:  # the settings were good enough to work with: `--out` is enough to go on
             if ranks.first:
                 _remember(run, folder, VERBS[name].groups)
@@ -198,6 +233,23 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
                 print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
+def _with_share(verb: str, run: Run, folder: RunFolder, *, quiet: bool) -> Run:
+    """The run with this job's share of the verb, which is all that jobs of an array do."""
+    run, origin = shares.with_share_of_job(run, os.environ)
+    if not origin:
+        return run
+    left = [name for name in STAGES[: STAGES.index(verb)] if not folder.finished(name, given=run)]
+    if left:
+        raise UserError(
+            f"jobs that share `{verb}` do nothing else, and `{left[-1]}` is not finished",
+            where=folder.path,
+            mend=f"Run `hardmask {left[-1]}` to its end before them",
+        )
+    if not quiet:
+        print(f"hardmask {verb}: {shares.share_of(run, distributed.Ranks())}, by {origin}", file=sys.stderr, flush=True)
+    return run
+
+
 def _quiet_transformers() -> None:
     """No bars and advice of its own between ours; its errors still show."""
     import transformers
@@ -206,10 +258,9 @@ def _quiet_transformers() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _function(place: str) -> Callable[[Run, RunFolder], None]:
+def _named(place: str) -> Any:
     module, name = place.split(":")
-    function: Callable[[Run, RunFolder], None] = getattr(importlib.import_module(module), name)
-    return function
+    return getattr(importlib.import_module(module), name)
 
 
 def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...]) -> None:
@@ -219,6 +270,7 @@ def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...]) -> None:
     """
     forgotten = ("masking", "glue", *(("mlm",) if run.mlm.name else ()))
     kept = {name: value for name, value in as_json(run).items() if name in groups and name not in forgotten}
+    kept |= {"store": run.store} if run.store else {}
     path = folder.path / "run.json"
     before = read_json(path)["settings"] if path.exists() else {}
     if not path.exists() or {**before, **kept} != before:

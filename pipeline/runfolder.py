@@ -85,6 +85,15 @@ class RunFolder:
 
         return ShardFolder(f"{self.store.rstrip('/')}/{name}" if self.store else self.path / name)
 
+    def finished(self, stage: str, *, given: Any) -> bool:
+        """Whether tokens, alm or score is done; an LM that the run's settings, `given`, name need not be trained."""
+        needed = {
+            "tokens": [self.tokens],
+            "alm": [self.alm(d) / "training" for d in DIRECTIONS if not getattr(given.alm, d)],
+            "score": [self.hardness],
+        }
+        return all((folder / "done.json").exists() for folder in needed.get(stage, []))
+
     def finished_mlm_runs(self) -> list[str]:
         """Names of the MLM runs that are complete, in the order they were finished."""
         done = [p.parent.parent for p in self.mlm.glob("*/training/done.json")]
