@@ -24,7 +24,8 @@ from hardmask.stage1_score.alm import (
     reversed_inside,
     token_nll_of_rows,
 )
-from hardmask.stage1_score.score import perplexities, score
+from hardmask.stage1_score.score import score
+from hardmask.stage1_score.scorer import perplexities
 from hardmask.stage1_score.train_alm import train_alms
 
 ABOUT = synthetic.metadata("tokens")

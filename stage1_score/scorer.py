@@ -1,0 +1,179 @@
+"""One process that scores units: both LMs in memory, one idempotent step for each unit, and no idea of who calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardmask.pipeline import shards
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.runfolder import DIRECTIONS
+from hardmask.pipeline.shard_folder import ShardFolder
+from hardmask.pipeline.shards import Rows, round_to_8_bits
+from hardmask.pipeline.training import autocast
+from hardmask.stage1_score.alm import fingerprint, load_alm, token_nll_of_rows
+from hardmask.stage1_score.packed import pack
+
+# CPU: two cores, torch 2.13, packed layers; 2 sequences of 512 at once took 0.93 of the time of one, 4 took 0.95.
+# CUDA: 33 sequences of 512, a token for each row of a tile on an H200 of 132 multiprocessors; not measured.
+BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_896}
+COUNTS = ("split", "documents", "text_bytes", "replaced_characters", "first_document")
+
+
+class Report(Protocol):
+    """What an engine tells while it works."""
+
+    def scored(self, positions: int) -> None:
+        """That many token positions are through both LMs."""
+
+    def committed(self, record: dict[str, Any]) -> None:
+        """A unit is committed."""
+
+    def event(self, line: str, **values: Any) -> None:
+        """Something a user should know: one line for the terminal, and its values for metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to score units, as plain values: it travels to other machines."""
+
+    tokens: Path | str  # folder or URL of the packed tokens
+    hardness: Path | str  # folder or URL of the shards to write
+    lms: dict[str, str]  # direction -> folder or hub name
+    metadata: dict[str, Any]  # of the hardness folder, with the LMs' fingerprints
+    batch_tokens: int  # tokens a forward pass; 0: BATCH_TOKENS of the device
+
+
+def hardness_metadata(tokens: ShardFolder, lms: dict[str, str]) -> dict[str, Any]:
+    """What the hardness folder's shards share: the tokens' metadata and the LMs' fingerprints. Refuses unfit LMs."""
+    metadata = tokens.manifest["metadata"]
+    found = {f"alm_{d}": fingerprint(load_alm(lms[d], metadata, d, torch.device("cpu"))) for d in DIRECTIONS}
+    return {**metadata, "kind": "hardness", **found}
+
+
+def counts_of_plan(unit: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a hardness unit keeps of its tokens unit."""
+    return {name: unit[name] for name in COUNTS}
+
+
+class Scorer:
+    """Both LMs on a device, ready to score any unit of a job."""
+
+    def __init__(self, job: Job, device: torch.device, event: Callable[..., None]) -> None:
+        """`event`: as in `Report`. Refuses LMs that are not those the job was made for."""
+        self.tokens, self.target, self.metadata = ShardFolder(job.tokens), ShardFolder(job.hardness), job.metadata
+        self.planned = {unit["unit"]: unit for unit in self.tokens.manifest["units"]}
+        self.batch_tokens = job.batch_tokens or BATCH_TOKENS[device.type]
+        self.event = event
+        self.models: dict[str, Any] = {}
+        for direction in DIRECTIONS:
+            model = load_alm(job.lms[direction], self.metadata, direction, device)
+            if fingerprint(model) != self.metadata[f"alm_{direction}"]:
+                raise UserError(
+                    "its weights are not those this scoring began with",
+                    where=job.lms[direction],
+                    mend="Put the same LM on every machine, or give another --out",
+                )
+            if device.type == "cpu":  # after the fingerprint: packed weights have no plain form
+                pack(model, self.batch_tokens)
+            self.models[direction] = model
+        self.special = torch.zeros(self.metadata["vocabulary"], dtype=torch.bool)
+        self.special[self.metadata["special_ids"]] = True
+        self.special = self.special.to(device)
+
+    def score_unit(self, unit: int, scored: Callable[[int], None]) -> dict[str, Any]:
+        """Commit a unit unless it is, and return its record. Safe to call again, anywhere, at any time.
+
+        `scored`: called with token positions as they are done. Where the device's memory does not suffice, passes are
+        halved and the unit begun anew.
+        """
+        counts = counts_of_plan(self.planned[unit])
+        record = self.target.settle(unit, self.metadata, counts)
+        if record is not None:
+            scored(record["sequences"] * self.metadata["sequence_length"])
+            return record
+        while True:
+            done = 0
+
+            def count(positions: int) -> None:
+                nonlocal done
+                done += positions
+                scored(positions)
+
+            try:
+                return self.target.write_unit(unit, self._batches(unit, count), self.metadata, counts)
+            except torch.OutOfMemoryError as error:
+                scored(-done)
+                self._take_smaller_passes(unit, error)
+            torch.cuda.empty_cache()  # not above: the exception still holds the tensors
+
+    def _batches(self, unit: int, scored: Callable[[int], None]) -> Iterator[Rows]:
+        """The record batches of a unit with both perplexities filled in."""
+        for rows in self.tokens.read_unit(unit):
+            forward, backward = (
+                perplexities(
+                    self.models[direction],
+                    rows,
+                    direction,
+                    self.special,
+                    batch_tokens=self.batch_tokens,
+                    where=self.tokens.where(unit),
+                )
+                for direction in DIRECTIONS
+            )
+            rows.perplexity_forward, rows.perplexity_backward = forward, backward
+            scored(rows.input_ids.size)
+            yield rows
+
+    def _take_smaller_passes(self, unit: int, error: torch.OutOfMemoryError) -> None:
+        length = self.metadata["sequence_length"]
+        if self.batch_tokens < 2 * length:
+            raise UserError(
+                f"the device's memory does not hold one sequence of {length} tokens ({error})",
+                where=self.tokens.where(unit),
+                mend="Free memory of the device, or take one with more",
+            ) from error
+        self.batch_tokens //= 2
+        self.event(
+            f"out of memory at unit {unit}; going on with {self.batch_tokens} tokens a pass "
+            f"(--score.batch-tokens {self.batch_tokens} begins with that)",
+            unit=unit,
+            batch_tokens=self.batch_tokens,
+        )
+
+
+@torch.inference_mode()
+def perplexities(
+    model: Any, rows: Rows, direction: str, special: Tensor, *, batch_tokens: int = 0, where: Path | str = ""
+) -> np.ndarray:
+    """[N, L] float32: 1/p of every content token given its context in the direction, 0 at the other positions.
+
+    NLL is clamped to [0, 88] nats and the result rounded to 8 mantissa bits. NaN and infinite logits are refused.
+    """
+    device = special.device
+    length = rows.input_ids.shape[1]
+    per_pass = max(1, (batch_tokens or BATCH_TOKENS[device.type]) // length)
+    out = np.empty(rows.input_ids.shape, dtype=np.float32)
+    for start in range(0, len(rows), per_pass):
+        part = slice(start, start + per_pass)
+        ids = torch.from_numpy(rows.input_ids[part].astype(np.int64)).to(device)
+        lengths = torch.from_numpy(rows.length[part].astype(np.int64)).to(device)
+        with autocast(device):
+            nll = token_nll_of_rows(model, ids, lengths, direction)
+        if not bool(torch.isfinite(nll).all()):
+            raise UserError(
+                f"the {direction} LM gave NaN or infinite logits for sequence {rows.sequence_id[start]} or one of the "
+                f"{len(ids) - 1} behind it",
+                where=where,
+                mend="Train the LM with a lower learning rate, or give another one",
+            )
+        content = ~special[ids] & (torch.arange(length, device=device) < lengths[:, None])
+        values = nll.clamp(0.0, shards.NLL_LIMIT).exp().where(content, 0.0)
+        out[part] = values.cpu().numpy()
+    return round_to_8_bits(out)
