@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from hardmask.pipeline.config import CorpusConfig
-from hardmask.pipeline.corpus_formats import CODECS, FORMATS, READERS, format_of, is_url
+from hardmask.pipeline.corpus_formats import CODECS, FORMATS, READERS, Cursor, format_of, is_url
 from hardmask.pipeline.embedded import write_embedded_corpus
 from hardmask.pipeline.errors import UserError
 
@@ -49,6 +50,14 @@ def open_sources(config: CorpusConfig, embedded_folder: Path, *, quiet: bool = T
     return [Source(name, _parts(entry, config)) for name, entry in zip(names, config.path, strict=True)]
 
 
+class Place(NamedTuple):
+    """Where a document stands in a corpus."""
+
+    part: int  # index over the parts of all sources
+    at: int = 0  # where the part's reader can begin: an offset, row group or batch, as the reader counts
+    skip: int = 0  # documents between there and this one
+
+
 def read_documents(sources: Sequence[Source], config: CorpusConfig) -> Iterator[tuple[int, str]]:
     """Yields (index of the source, text) in order, up to and with the document that reaches `config.max_bytes`.
 
@@ -56,19 +65,62 @@ def read_documents(sources: Sequence[Source], config: CorpusConfig) -> Iterator[
     ends in text files. Empty and missing values are "". Raises UserError for a damaged file, a line that is not
     JSON, and a text field that is absent or no text.
     """
-    total_bytes = 0
-    for index, source in enumerate(sources):
-        for part in source.parts:
-            for text in READERS[part.reader](part.location, config.text_field):
-                try:
-                    total_bytes += len(text.encode())
-                    valid = text
-                except UnicodeEncodeError:
-                    valid = SURROGATES.sub("\ufffd", text)
-                    total_bytes += len(valid.encode())
-                yield index, valid
-                if config.max_bytes is not None and total_bytes >= config.max_bytes:
-                    return
+    source_of = [index for index, source in enumerate(sources) for _ in source.parts]
+    for place, text in up_to_bytes(placed_documents(sources, config.text_field), config.max_bytes):
+        yield source_of[place.part], text
+
+
+def placed_documents(
+    sources: Sequence[Source], text_field: str, start: Place | None = None
+) -> Iterator[tuple[Place, str]]:
+    """(place, text) of every document as in `read_documents`, from the one at `start` on; what is before is not read.
+
+    Where a part cannot be entered in the middle, as one in .zst, its documents before `start` are passed over.
+    """
+    start = start or Place(0)
+    parts = [part for source in sources for part in source.parts]
+    for number, part in enumerate(parts[start.part :], start.part):
+        first = start if number == start.part else Place(number)
+        yield from _documents_of(part, first, text_field)
+
+
+def _documents_of(part: Part, first: Place, text_field: str) -> Iterator[tuple[Place, str]]:
+    cursor = Cursor(first.at)
+    for passed, text in enumerate(READERS[part.reader](part.location, text_field, cursor)):
+        place = Place(first.part, cursor.at, cursor.skip)
+        cursor.skip += 1
+        if passed >= first.skip:
+            try:
+                text.encode()
+                yield place, text
+            except UnicodeEncodeError:
+                yield place, SURROGATES.sub("\ufffd", text)
+
+
+def up_to_bytes(documents: Iterable[tuple[Place, str]], limit: int | None) -> Iterator[tuple[Place, str]]:
+    """The documents up to and with the one that reaches `limit` UTF-8 bytes."""
+    total = 0
+    for place, text in documents:
+        yield place, text
+        total += len(text.encode()) if limit is not None else 0
+        if limit is not None and total >= limit:
+            return
+
+
+def size_of(part: Part) -> tuple[int | None, str]:
+    """Bytes of a file or URL and, where its store has one, its etag; (None, "") of what nobody knows, as of the hub."""
+    if part.reader == "hub":
+        return None, ""
+    if not is_url(part.location):
+        return Path(part.location).stat().st_size, ""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(part.location)
+        about: dict[str, Any] = system.info(path)
+    except Exception as error:  # each store raises its own kinds
+        raise UserError(f"cannot be opened: {error}", where=part.location, mend="Check access to it") from error
+    return about.get("size"), str(about.get("ETag") or about.get("etag") or "").strip('"')
 
 
 def corpus_name(config: CorpusConfig) -> str:

@@ -11,6 +11,7 @@ import bz2
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import lzma
 import shutil
@@ -47,6 +48,7 @@ CODECS: dict[str, Callable[[Any], Any]] = {
 }
 DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
 ROWS = 64  # documents taken out of a column at a time: long ones must not pile up as Python strings
+STOP_CHARACTERS = 1_000_000  # between places of a text at which reading can begin
 STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # closes an Arrow stream
 
 
@@ -71,7 +73,21 @@ def suffixes(location: str) -> list[str]:
     return [suffix.lower() for suffix in PurePosixPath(path).suffixes]
 
 
-# Readers: (location, name of the text field) -> documents
+class Cursor:
+    """Where the reader of a part stands, at places it can begin at again."""
+
+    def __init__(self, at: int = 0) -> None:
+        """`at`: where to begin, a place an earlier reader `passed`; 0 is the beginning."""
+        self.at = at
+        self.skip = 0
+        """Documents given since `at`; counted by who takes them."""
+
+    def passed(self, at: int) -> None:
+        """Said by a reader before a document at which it can begin."""
+        self.at, self.skip = at, 0
+
+
+# Readers: (location, name of the text field, cursor) -> documents from the cursor on
 
 
 @contextlib.contextmanager
@@ -95,10 +111,30 @@ def _open_bytes(location: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _open_text(location: str) -> Iterator[TextIO]:
+def _open_text(location: str, cursor: Cursor) -> Iterator[_Text]:
     # utf-8-sig: a byte order mark at the beginning is no text
     with _open_bytes(location) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as text:
-        yield text
+        if cursor.at:
+            text.seek(cursor.at)
+        yield _Text(text, cursor)
+
+
+class _Text:
+    """Lines of a text, and now and then a place to begin at again."""
+
+    def __init__(self, text: TextIO, cursor: Cursor) -> None:
+        self.text, self._cursor, self._since = text, cursor, 0
+        self._can_seek = text.seekable()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.text.readline, "")  # unlike iteration, this lets `tell` be asked
+
+    def between_documents(self, size: int) -> None:
+        """Said behind a document of `size` characters."""
+        self._since += size
+        if self._since >= STOP_CHARACTERS and self._can_seek:
+            self._cursor.passed(self.text.tell())
+            self._since = 0
 
 
 @contextlib.contextmanager
@@ -114,72 +150,79 @@ def _open_seekable(location: str) -> Iterator[BinaryIO]:
             yield unpacked
 
 
-def _read_blank_line(location: str, field: str) -> Iterator[str]:
+def _read_blank_line(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """Lines up to the next blank one, joined by their line ends; a line of white space alone is blank."""
-    with _open_text(location) as lines:
+    with _open_text(location, cursor) as lines:
         document: list[str] = []
         for line in lines:
             if not line.isspace():
                 document.append(line)
             elif document:
-                yield "".join(document).removesuffix("\n")
+                text = "".join(document)
                 document = []
+                yield text.removesuffix("\n")
+                lines.between_documents(len(text))
         if document:
             yield "".join(document).removesuffix("\n")
 
 
-def _read_line(location: str, field: str) -> Iterator[str]:
-    with _open_text(location) as lines:
+def _read_line(location: str, field: str, cursor: Cursor) -> Iterator[str]:
+    with _open_text(location, cursor) as lines:
         for line in lines:
             yield line.removesuffix("\n")
+            lines.between_documents(len(line))
 
 
-def _read_file(location: str, field: str) -> Iterator[str]:
-    with _open_text(location) as text:
-        yield text.read()
+def _read_file(location: str, field: str, cursor: Cursor) -> Iterator[str]:
+    with _open_text(location, cursor) as lines:
+        yield lines.text.read()
 
 
-def _read_jsonl(location: str, field: str) -> Iterator[str]:
+def _read_jsonl(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """One object a line. The first must have the field; where a later one lacks it, the document is empty."""
-    checked = False
-    with _open_text(location) as lines:
+    first = not cursor.at
+    behind = f" (behind byte {cursor.at})" if cursor.at else ""
+    with _open_text(location, cursor) as lines:
         for number, line in enumerate(lines, 1):
             if line.isspace():
                 continue
-            where = f"{location}:{number}"
+            where = f"{location}:{number}{behind}"
             try:
                 value = json.loads(line)
             except ValueError as error:
                 raise UserError(f"not JSON: {error}", where=where, mend="Give one JSON object a line") from error
             if not isinstance(value, dict):
                 raise UserError(f"a {type(value).__name__}", where=where, mend="Give one JSON object a line")
-            if not checked:
+            if first:
                 _check_field(field, list(value), where)
-                checked = True
+                first = False
             text = value.get(field)
             if text is not None and not isinstance(text, str):
                 raise _not_text(field, type(text).__name__, where)
             yield text or ""
+            lines.between_documents(len(line))
 
 
-def _read_parquet(location: str, field: str) -> Iterator[str]:
+def _read_parquet(location: str, field: str, cursor: Cursor) -> Iterator[str]:
+    """Can begin at any row group."""
     with _open_seekable(location) as file:
         table = pq.ParquetFile(file, buffer_size=1 << 20)
         _check_field(field, table.schema_arrow.names, location)
-        for group in range(table.num_row_groups):  # one by one: else several are held at a time
+        for group in range(cursor.at, table.num_row_groups):  # one by one: else several are held at a time
+            cursor.passed(group)
             for batch in table.iter_batches(batch_size=ROWS, row_groups=[group], columns=[field]):
                 yield from _column_texts(batch.column(field), field, location)
 
 
-def _read_arrow(location: str, field: str) -> Iterator[str]:
-    """IPC files and streams. A stream without its end mark was cut, which Arrow itself does not notice."""
+def _read_arrow(location: str, field: str, cursor: Cursor) -> Iterator[str]:
+    """IPC files and streams, from any record batch. A stream without its end mark was cut, which Arrow overlooks."""
     with _open_seekable(location) as file:
         if file.read(6) == b"ARROW1":
             names = pa.ipc.open_file(file).schema.names
             _check_field(field, names, location)
             only = pa.ipc.IpcReadOptions(included_fields=[names.index(field)])
             reader = pa.ipc.open_file(file, options=only)
-            batches: Iterator[pa.RecordBatch] = map(reader.get_batch, range(reader.num_record_batches))
+            batches: Iterator[pa.RecordBatch] = map(reader.get_batch, range(cursor.at, reader.num_record_batches))
         else:
             file.seek(-min(len(STREAM_END), file.seek(0, io.SEEK_END)), io.SEEK_END)
             if file.read() != STREAM_END:
@@ -187,12 +230,18 @@ def _read_arrow(location: str, field: str) -> Iterator[str]:
             file.seek(0)
             stream = pa.ipc.open_stream(file)
             _check_field(field, stream.schema.names, location)
-            batches = iter(stream)
-        for batch in batches:
-            yield from _column_texts(batch.column(field), field, location)
+            batches = itertools.islice(stream, cursor.at, None)
+        yield from _batch_texts(batches, field, location, cursor)
 
 
-def _read_hub(location: str, field: str) -> Iterator[str]:
+def _batch_texts(batches: Iterator[Any], field: str, where: str, cursor: Cursor) -> Iterator[str]:
+    """Texts of record batches, the first of which is number `cursor.at` of its part."""
+    for number, batch in enumerate(batches, cursor.at):
+        cursor.passed(number)
+        yield from _column_texts(batch.column(field), field, where)
+
+
+def _read_hub(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """NAME?config=C&split=S&field=F&revision=R, all but the name optional; NAME may be a local folder."""
     import datasets
 
@@ -209,16 +258,17 @@ def _read_hub(location: str, field: str) -> Iterator[str]:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         mend = "Check the name and ?config=…&split=…, and that the hub can be reached"
         raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
-    batches = iter(data.with_format("arrow").iter(batch_size=ROWS))
-    while True:
+
+    def batches() -> Iterator[Any]:
         try:
-            batch = next(batches, None)
+            for number, batch in enumerate(data.with_format("arrow").iter(batch_size=ROWS)):
+                if number >= cursor.at:  # those before are fetched, but their texts not made
+                    _check_field(field, batch.column_names, where)
+                    yield batch
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise UserError(f"reading broke off: {error}", where=where, mend="Run the same command again") from error
-        if batch is None:
-            return
-        _check_field(field, batch.column_names, where)
-        yield from _column_texts(batch.column(field), field, where)
+
+    yield from _batch_texts(batches(), field, where, cursor)
 
 
 def _column_texts(column: pa.Array | pa.ChunkedArray, field: str, where: str) -> Iterator[str]:
@@ -245,7 +295,7 @@ def _not_text(field: str, kind: str, where: str) -> UserError:
     )
 
 
-READERS: dict[str, Callable[[str, str], Iterator[str]]] = {
+READERS: dict[str, Callable[[str, str, Cursor], Iterator[str]]] = {
     "blank-line": _read_blank_line,
     "line": _read_line,
     "file": _read_file,

@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hardmask.pipeline import shards
 from hardmask.pipeline.config import Run, as_json
-from hardmask.pipeline.corpus import corpus_name, open_sources, read_documents
+from hardmask.pipeline.corpus import Place, Source, open_sources, placed_documents, size_of, up_to_bytes
+from hardmask.pipeline.corpus_formats import is_url
+from hardmask.pipeline.disk import require_free
+from hardmask.pipeline.distributed import Ranks
+from hardmask.pipeline.encode import encoded_units, measured_sample, tokens_metadata, unit_batches
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.packing import pack
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.publish import folder_published_as, write_json
 from hardmask.pipeline.runfolder import RunFolder, Stage, differences, read_json
+from hardmask.pipeline.sealed import read_sealed, sealed_text
 from hardmask.pipeline.shard_folder import TRAIN, ShardFolder
+from hardmask.pipeline.shares import Share, share_of
+from hardmask.pipeline.store import LocalStore
 from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer, train_tokenizer
-from hardmask.pipeline.units import Piece, Plan, Unit, UnitDigest, assign, make_plan
+from hardmask.pipeline.units import Plan, PlannedPart, Start, Unit, assign, make_plan, stretches
 
-ENCODE_BYTES = 4_000_000  # text handed to the tokenizer at a time; it spreads documents over all cores
+SAMPLE_BYTES = 500_000  # of text tokenized to know what shards will take on disk
+Documents = Callable[[], Iterator[tuple[Place, str]]]
 
 
 def make_tokens(run: Run, folder: RunFolder) -> None:
-    """Tokenize and pack the corpus into `tokens/`; what is there already is kept."""
+    """Tokenize and pack the corpus, or this job's share of it, into `tokens/`; what is there already is kept."""
     stage = Stage(folder.tokens, {"corpus": as_json(run.corpus), **_settings(run)})
     target = folder.shards("tokens")
+    planned = read_plan(folder)
     if stage.finished and target.finished:
+        if planned:
+            refuse_changed_files(planned, folder)
         return
     sources = open_sources(run.corpus, folder.corpus, quiet=run.quiet)
+    parts = _parts(sources)
+    if planned:
+        refuse_changed_parts(planned, parts, folder)
 
-    def documents() -> Iterator[tuple[int, str]]:
-        return read_documents(sources, run.corpus)
+    def documents() -> Iterator[tuple[Place, str]]:
+        return up_to_bytes(placed_documents(sources, run.corpus.text_field), run.corpus.max_bytes)
 
     tokenizer = _tokenizer(run, folder.tokenizer, documents)
     stage.begin()
-    plan = _plan(run, folder.tokens / "plan.json", documents, [source.name for source in sources])
-    metadata = {
-        "format": shards.FORMAT_VERSION,
-        "kind": "tokens",
-        "corpus": corpus_name(run.corpus),
-        "corpus_digest": plan.digest,
-        "packing": shards.PACKING,
-        "sequence_length": run.tokens.sequence_length,
-        "tokenizer": tokenizer.fingerprint,
-        "vocabulary": tokenizer.vocabulary,
-        "special_ids": list(tokenizer.special_ids),
-        "begin": tokenizer.begin,
-        "end": tokenizer.end,
-        "pad": tokenizer.pad,
-        "mask": tokenizer.mask,
-    }
+    plan = planned or _plan(run, folder, documents, parts)
+    metadata = tokens_metadata(run, tokenizer, plan.digest)
     target.begin(metadata)
-    _write_units(run, target, tokenizer, plan, metadata, documents, stage)
+    _Writer(run, folder, target, tokenizer, plan, metadata, sources, stage).write_missing(share_of(run, Ranks()))
+    left = {unit.unit for unit in plan.units} - target.committed()
+    if left:
+        share = share_of(run, Ranks())
+        print(f"{share} is done, {len(left)} units of other shares are not there yet", file=sys.stderr, flush=True)
+        return
     manifest = target.finish([unit.unit for unit in plan.units], metadata)
     if not sum(rows for _, rows in target.units(TRAIN)):
         raise UserError(
@@ -69,7 +73,7 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"tokenizer": as_json(run.tokenizer), "tokens": as_json(run.tokens)}
 
 
-def _tokenizer(run: Run, path: Path, documents: Any) -> Tokenizer:
+def _tokenizer(run: Run, path: Path, documents: Documents) -> Tokenizer:
     """The run folder's tokenizer: copied from where the settings say, or trained on the corpus."""
     trained = {} if run.tokenizer.path else {"corpus": as_json(run.corpus)}
     wanted = {"tokenizer": as_json(run.tokenizer), **trained}
@@ -94,7 +98,7 @@ def _tokenizer(run: Run, path: Path, documents: Any) -> Tokenizer:
     return open_tokenizer(str(path))
 
 
-def _first_bytes(documents: Iterator[tuple[int, str]], run: Run, progress: Any) -> Iterator[str]:
+def _first_bytes(documents: Iterator[tuple[Place, str]], run: Run, progress: Any) -> Iterator[str]:
     """Text of the corpus up to the number of bytes a tokenizer is trained on."""
     left = run.tokenizer.train_bytes
     for _, text in documents:
@@ -106,122 +110,176 @@ def _first_bytes(documents: Iterator[tuple[int, str]], run: Run, progress: Any) 
         yield data.decode(errors="ignore")
 
 
-def _plan(run: Run, path: Path, documents: Any, names: list[str]) -> Plan:
-    if not path.exists():
-        settings = run.tokens
-        with bar("plan", run.corpus.max_bytes, quiet=run.quiet, unit="B") as progress:
-
-            def counted() -> Iterator[tuple[int, str]]:
-                for source, text in documents():
-                    progress.update(len(text.encode()))
-                    yield source, text
-
-            plan = make_plan(
-                counted, names, unit_bytes=settings.unit_bytes, held_out=settings.held_out, seed=settings.split_seed
-            )
-        if not sum(unit.text_bytes for unit in plan.units):
-            raise UserError(
-                "the corpus holds no text", where=", ".join(names), mend="Give --corpus.path files with text"
-            )
-        write_json(path, plan.as_json())
-    return Plan.from_json(read_json(path))
+# The plan --------------------------------------------------------------------------------------------------------
 
 
-def _write_units(
-    run: Run,
-    target: ShardFolder,
-    tokenizer: Tokenizer,
-    plan: Plan,
-    metadata: dict[str, Any],
-    documents: Any,
-    stage: Stage,
-) -> None:
-    """Read the corpus again, along the plan, and commit every unit that is not."""
-    planned = {unit.unit: unit for unit in plan.units}
-    committed = target.committed()
-    missing = {
-        number
-        for number, unit in planned.items()
-        if number not in committed and target.settle(number, metadata, _counts(unit)) is None
-    }
-    if not missing:
-        return
+def read_plan(folder: RunFolder) -> Plan | None:
+    """The plan of the run's corpus, None where none was made."""
+    path = folder.tokens / "plan.json"
+    return Plan.from_json(read_sealed(path)) if path.exists() else None
+
+
+def _plan(run: Run, folder: RunFolder, documents: Documents, parts: list[PlannedPart]) -> Plan:
+    """Plan the corpus. Of several jobs that do, the first publishes its plan, which the others take."""
     settings = run.tokens
-    pieces = assign(
-        documents(),
-        unit_bytes=settings.unit_bytes,
-        held_out=plan.held_out,
-        seed=settings.split_seed,
-        forced=plan.forced_held_out,
-    )
-    total = sum(unit.text_bytes for unit in plan.units)
-    with bar("tokens", total, quiet=run.quiet, unit="B") as progress:
-        for number, encoded, digest in _encoded_units(pieces, missing, tokenizer, progress):
-            unit = planned[number]
-            if digest != unit.digest:
-                raise _changed(target, f"the text of unit {number} is another")
-            rows = pack(
-                encoded,
-                unit=number,
-                first_document=unit.first_document,
-                sequence_length=settings.sequence_length,
-                begin=tokenizer.begin,
-                end=tokenizer.end,
-                pad=tokenizer.pad,
-                dtype=shards.id_type(tokenizer.vocabulary),
-            )
-            batches = (rows.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(rows), shards.ROWS_PER_BATCH))
-            record = target.write_unit(number, batches, metadata, _counts(unit))
-            stage.log(unit=number, sequences=record["sequences"], tokens=record["tokens"], seconds=stage.seconds())
-            missing.discard(number)
-    if missing:
-        raise _changed(target, f"unit {min(missing)} is not in it any more")
+    with bar("plan", run.corpus.max_bytes, quiet=run.quiet, unit="B") as progress:
+
+        def counted() -> Iterator[tuple[Place, str]]:
+            for place, text in documents():
+                progress.update(len(text.encode()))
+                yield place, text
+
+        plan = make_plan(
+            counted, parts, unit_bytes=settings.unit_bytes, held_out=settings.held_out, seed=settings.split_seed
+        )
+    if not plan.text_bytes:
+        names = ", ".join(source["name"] for source in plan.sources)
+        raise UserError("the corpus holds no text", where=names, mend="Give --corpus.path files with text")
+    store = LocalStore(folder.tokens)
+    with store.temporary("plan") as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(sealed_text(plan.as_json()))
+        file.flush()
+        os.fsync(file.fileno())
+        store.publish(temporary, "plan.json")
+    published = read_plan(folder)
+    assert published is not None
+    if published.digest != plan.digest:
+        raise _changed(folder, "another job that planned it at the same time read other text")
+    return published
 
 
-def _changed(target: ShardFolder, how: str) -> UserError:
+def _parts(sources: Sequence[Source]) -> list[PlannedPart]:
+    """What a corpus is made of, by a look at its files from outside."""
+    return [PlannedPart(source.name, part.location, *size_of(part)) for source in sources for part in source.parts]
+
+
+def refuse_changed_parts(plan: Plan, parts: Sequence[PlannedPart], folder: RunFolder) -> None:
+    """Refuse a corpus whose files are others, or of another size or etag, than those that were planned.
+
+    A time of modification says nothing: copies change it.
+    """
+    there, now = ([part.location for part in found] for found in (plan.parts, parts))
+    if there != now:
+        gone, new = sorted(set(there) - set(now)), sorted(set(now) - set(there))
+        how = f"{gone[0]} is gone" if gone else f"{new[0]} is new" if new else "its files are in another order"
+        raise _changed(folder, how)
+    for old, part in zip(plan.parts, parts, strict=True):
+        if old.bytes != part.bytes:
+            raise _changed(folder, f"{part.location} has {part.bytes} bytes and had {old.bytes}")
+        if old.etag != part.etag:
+            raise _changed(folder, f"{part.location} has etag {part.etag or 'none'} and had {old.etag or 'none'}")
+
+
+def refuse_changed_files(plan: Plan, folder: RunFolder) -> None:
+    """The same behind a finished stage, which no longer needs the corpus: only local files that are still there."""
+    for part in plan.parts:
+        path = Path(part.location)
+        if part.bytes is not None and not is_url(part.location) and path.exists() and path.stat().st_size != part.bytes:
+            raise _changed(folder, f"{part.location} has {path.stat().st_size} bytes and had {part.bytes}")
+
+
+def _changed(folder: RunFolder, how: str) -> UserError:
     return UserError(
         f"the corpus has changed since it was planned: {how}",
-        where=target.place,
-        mend="Restore the corpus, or remove that folder to read the corpus anew",
+        where=folder.tokens,
+        mend="Restore the corpus, or give another --out to read it anew",
     )
+
+
+# Writing ---------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Commits units of a plan."""
+
+    def __init__(
+        self,
+        run: Run,
+        folder: RunFolder,
+        target: ShardFolder,
+        tokenizer: Tokenizer,
+        plan: Plan,
+        metadata: dict[str, Any],
+        sources: Sequence[Source],
+        stage: Stage,
+    ) -> None:
+        self.run, self.folder, self.target, self.tokenizer, self.plan = run, folder, target, tokenizer, plan
+        self.metadata, self.sources, self.stage = metadata, sources, stage
+
+    def write_missing(self, share: Share) -> None:
+        """Commit the units of a share that are not, and read only those stretches of the corpus that hold them."""
+        mine = _units_of(self.plan, share)
+        committed = self.target.committed()
+        missing = [
+            unit
+            for unit in mine
+            if unit.unit not in committed and self.target.settle(unit.unit, self.metadata, _counts(unit)) is None
+        ]
+        if not missing:
+            return
+        self._require_room(missing)
+        total, left = (sum(unit.text_bytes for unit in units) for units in (mine, missing))
+        with bar("tokens", total, quiet=self.run.quiet, unit="B", done=total - left) as progress:
+            for start, stop in stretches(missing):
+                self._write_stretch(start, stop, {unit.unit: unit for unit in missing}, progress)
+
+    def _documents(self, start: Start, stop: int) -> Iterator[tuple[Place, str]]:
+        read = placed_documents(self.sources, self.run.corpus.text_field, start.place)
+        return itertools.islice(read, stop - start.document)
+
+    def _write_stretch(self, start: Start, stop: int, missing: dict[int, Unit], progress: Any) -> None:
+        pieces = assign(
+            self._documents(start, stop),
+            unit_bytes=self.run.tokens.unit_bytes,
+            held_out=self.plan.held_out,
+            seed=self.run.tokens.split_seed,
+            forced=self.plan.forced_held_out,
+            start=start,
+        )
+        expected = {n for n, unit in missing.items() if start.document <= unit.start.document < stop}
+        for number, encoded, digest in encoded_units(pieces, expected, self.tokenizer, progress):
+            unit = missing[number]
+            if digest != unit.digest:
+                raise _changed(self.folder, f"the text of unit {number} is another")
+            batches = unit_batches(
+                encoded,
+                number,
+                unit.first_document,
+                tokenizer=self.tokenizer,
+                sequence_length=self.run.tokens.sequence_length,
+            )
+            record = self.target.write_unit(number, batches, self.metadata, _counts(unit))
+            self.stage.log(
+                unit=number, sequences=record["sequences"], tokens=record["tokens"], seconds=self.stage.seconds()
+            )
+            expected.discard(number)
+        if expected:
+            raise _changed(self.folder, f"unit {min(expected)} is not in it any more")
+
+    def _require_room(self, missing: Sequence[Unit]) -> None:
+        """Refuse to begin what the disk cannot hold, by a sample from where reading begins."""
+        first = missing[0]
+        read = up_to_bytes(self._documents(first.start, first.stop), SAMPLE_BYTES)
+        sample = measured_sample([text[:SAMPLE_BYTES] for _, text in read], self.run, self.tokenizer)
+        share = sample["bytes"] / sample["text_bytes"] if sample["text_bytes"] else 0
+        needed = sum(unit.text_bytes for unit in missing) * share
+        require_free(self.target.place, needed, f"{len(missing)} shards of tokens")
+
+
+def _units_of(plan: Plan, share: Share) -> list[Unit]:
+    """The units of a share: a contiguous block, of about equal bytes of text."""
+    units, before = [], 0
+    for unit in plan.units:
+        if share.takes(before, plan.text_bytes):
+            units.append(unit)
+        before += unit.text_bytes
+    return units
 
 
 def _counts(unit: Unit) -> dict[str, Any]:
-    names = ("split", "documents", "text_bytes", "replaced_characters", "first_document", "digest", "corpus_documents")
+    """What a unit's commit record says of its text."""
+    names = ("split", "documents", "text_bytes", "replaced_characters", "first_document", "digest")
     return {name: getattr(unit, name) for name in names}
-
-
-def _encoded_units(
-    pieces: Iterator[Piece], missing: set[int], tokenizer: Tokenizer, progress: Any
-) -> Iterator[tuple[int, list[tuple[np.ndarray, bool]], str]]:
-    """(unit, its pieces as (ids, document ends), digest of its text) of each missing unit, as soon as it is whole."""
-    waiting: list[Piece] = []
-    encoded: dict[int, list[tuple[np.ndarray, bool]]] = {}
-    digests: dict[int, UnitDigest] = {}
-
-    def encode() -> None:
-        for piece, ids in zip(waiting, tokenizer.encode([p.text for p in waiting]), strict=True):
-            encoded.setdefault(piece.unit, []).append((ids, piece.ends))
-            digests.setdefault(piece.unit, UnitDigest()).add(piece.text.encode())
-        waiting.clear()
-
-    size = 0
-    latest: dict[str, int] = {}  # split -> its open unit
-    for piece in pieces:
-        closed = latest.get(piece.split, piece.unit)
-        latest[piece.split] = piece.unit
-        if closed != piece.unit or size > ENCODE_BYTES:
-            encode()
-            size = 0
-        if closed != piece.unit and closed in encoded:
-            yield closed, encoded.pop(closed), digests.pop(closed).hex()
-        if piece.unit in missing:
-            waiting.append(piece)
-            size += piece.size
-        progress.update(piece.size)
-    encode()
-    for unit in sorted(encoded):
-        yield unit, encoded.pop(unit), digests.pop(unit).hex()
 
 
 def check_sums(manifest: dict[str, Any], plan: Plan) -> None:
@@ -229,5 +287,5 @@ def check_sums(manifest: dict[str, Any], plan: Plan) -> None:
     totals, metadata = manifest["totals"], manifest["metadata"]
     positions = totals["sequences"] * metadata["sequence_length"]
     assert positions == totals["tokens"] + totals["special"] + totals["padding"], totals
-    assert totals["documents"] == plan.documents == sum(s["documents"] for s in plan.sources), totals
-    assert totals["text_bytes"] == sum(s["text_bytes"] for s in plan.sources), totals
+    assert totals["documents"] == plan.documents == sum(part.documents for part in plan.parts), totals
+    assert totals["text_bytes"] == plan.text_bytes == sum(part.text_bytes for part in plan.parts), totals

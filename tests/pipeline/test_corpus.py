@@ -18,8 +18,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hardmask.pipeline import corpus_formats
 from hardmask.pipeline.config import CorpusConfig
-from hardmask.pipeline.corpus import corpus_name, open_sources, read_documents
+from hardmask.pipeline.corpus import Part, corpus_name, open_sources, placed_documents, read_documents, size_of
 from hardmask.pipeline.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data"
@@ -139,6 +140,69 @@ def test_stops_after_the_document_that_reaches_max_bytes(tmp_path):
     assert read(*paths, max_bytes=4) == [(0, "éé")]
     assert read(*paths, max_bytes=5) == [(0, "éé"), (0, "bb")]
     assert read(*paths, max_bytes=9) == [(0, "éé"), (0, "bb"), (0, "cc"), (1, "dd")]
+
+
+def odd_files(folder, codec):
+    """Files of every format, with line ends, characters and empty documents that offsets must not trip over."""
+    rng = random.Random(0)
+    alphabet = ["word", "é", "漢字", "\U0001f600", "\\r", " ", "x" * 50]
+    documents = ["".join(rng.choices(alphabet, k=rng.randrange(1, 30))) or "x" for _ in range(400)]
+    table = pa.table({"text": documents})
+    lines = "\ufeff" + "\r\n\n\n".join(documents)
+    broken = lines.encode().replace("字".encode(), b"\xe5\xad")
+    contents = {"a.txt": broken, "b.jsonl": jsonl({"text": text} for text in documents), "c.parquet": parquet(table),
+                "d.arrow": arrow(table), "e.arrow": arrow(table, pa.ipc.new_stream)}  # fmt: skip
+    for name, content in contents.items():
+        (folder / (name + codec)).write_bytes(PACK[codec](content))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["blank-line", "line"])
+@pytest.mark.parametrize("codec", PACK)
+def test_reading_goes_on_from_any_document(tmp_path, codec, layout, monkeypatch):
+    monkeypatch.setattr(corpus_formats, "STOP_CHARACTERS", 700)
+    config = CorpusConfig(path=(str(odd_files(tmp_path, codec)), f"hub:{tmp_path}?field=text"), layout=layout)
+    if not codec:
+        (tmp_path / "train.jsonl").write_bytes(jsonl({"text": f"hub {i}"} for i in range(200)))
+    sources = open_sources(config, tmp_path)[: 1 if codec else 2]
+    whole = list(placed_documents(sources, "text"))
+    assert [text for _, text in whole] == [text for _, text in read_documents(sources, config)]
+    assert len({place for place, _ in whole}) == len(whole)
+    cannot = {"a.txt", "b.jsonl"} if codec == ".zst" else set()
+    names = [Path(part.location.split("?")[0]).name.removesuffix(codec) for s in sources for part in s.parts]
+    for part, name in enumerate(names):
+        stops = {place.at for place, _ in whole if place.part == part}
+        assert (len(stops) > 3) == (name not in cannot), name
+    for at in [*range(0, len(whole), 97), len(whole) - 1]:
+        place = whole[at][0]
+        again = [text for _, text in placed_documents(sources, "text", place)]
+        assert again == [text for _, text in whole[at:]], place
+
+
+def test_what_is_before_the_start_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_formats, "STOP_CHARACTERS", 700)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("\n\n".join(f"{name} {i} " + "x" * 80 for i in range(100)))
+    sources = open_sources(CorpusConfig(path=(str(tmp_path),)), tmp_path)
+    place, text = list(placed_documents(sources, "text"))[180]
+    assert place.part == 1
+    assert place.at > 0
+    content = (tmp_path / "b.txt").read_bytes()
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "b.txt").write_bytes(b"\0" * place.at + content[place.at :])
+    assert next(placed_documents(sources, "text", place)) == (place, text)
+
+
+def test_sizes_and_etags_of_parts(tmp_path):
+    import fsspec
+
+    (tmp_path / "a.txt").write_text("four")
+    assert size_of(Part("line", str(tmp_path / "a.txt"))) == (4, "")
+    assert size_of(Part("line", f"file://{tmp_path}/a.txt")) == (4, "")
+    assert size_of(Part("hub", "org/name")) == (None, "")
+    with fsspec.open("memory://sizes/a.txt", "wb") as file:
+        file.write(b"three")
+    assert size_of(Part("line", "memory://sizes/a.txt")) == (5, "")
 
 
 def test_folders_globs_and_names(tmp_path):
