@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = re.compile(r".*-\d+-[0-9a-f]{8}|\.lock")
+"""Names of what a writer that was killed leaves behind: `temporary_name`, and the lock of a folder."""
+ABANDONED = 60  # seconds: a temporary younger than this may just not be locked yet
 
 
 def fsync_path(path: Path) -> None:
@@ -34,10 +41,11 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name("." + temporary_name(path.name))
     try:
         with beside.open("w", encoding="utf-8") as file:
+            lock(file.fileno())
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     fsync_path(path.parent)
@@ -69,12 +77,24 @@ def publish_exclusively(temporary: Path, final: Path) -> bool:
 
 
 @contextlib.contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A new empty folder next to a path, locked while the block runs and gone at its end, unless it was renamed."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    folder = beside.with_name("." + temporary_name(beside.name))
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def folder_published_as(final: Path) -> Iterator[Path]:
     """Yield an empty folder beside `final`, which becomes `final` when the block ends well, unless that is there."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    beside = final.with_name("." + temporary_name(final.name))
-    beside.mkdir()
-    try:
+    with temporary_folder(final) as beside:
         yield beside
         for path in (*beside.rglob("*"), beside):
             fsync_path(path)
@@ -83,6 +103,38 @@ def folder_published_as(final: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     fsync_path(final.parent)
+
+
+def lock(descriptor: int) -> bool:
+    """Whether a file or folder is now locked by us, until it is closed; a file system without locks says yes."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove what writers that are gone have left anywhere below a folder; those that live hold a lock."""
+    for folder, folders, files in os.walk(root):
+        for name in [name for name in (*folders, *files) if TEMPORARY.fullmatch(name)]:
+            with contextlib.suppress(FileNotFoundError):
+                _remove_if_abandoned(Path(folder, name))
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    changed = max(p.stat().st_mtime for p in (path, *path.rglob("*")))
+    if time.time() - changed <= ABANDONED:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if lock(descriptor):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+    finally:
+        os.close(descriptor)

@@ -7,11 +7,9 @@ file system has it as an exclusive link, object stores as a put under the condit
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,10 +18,16 @@ from typing import Any
 import pyarrow as pa
 
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.publish import fsync_path, publish_exclusively, temporary_name, write_text
+from hardmask.pipeline.publish import (
+    fsync_path,
+    lock,
+    publish_exclusively,
+    remove_abandoned,
+    temporary_name,
+    write_text,
+)
 
 READ_AHEAD = 1 << 20  # bytes of a range request: a record batch of 256 × 512 tokens takes about 0.8 MB
-ABANDONED = 60  # seconds: a temporary younger than this may just not be locked yet
 
 
 class Store(ABC):
@@ -118,7 +122,7 @@ class LocalStore(Store):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / temporary_name(stem)
         with path.open("wb") as locked:
-            _lock(locked.fileno())
+            lock(locked.fileno())
             try:
                 yield path
             finally:
@@ -132,11 +136,7 @@ class LocalStore(Store):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def clean(self) -> None:
-        for name in self.names(".tmp"):
-            path = self.root / ".tmp" / name
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                if time.time() - path.stat().st_mtime > ABANDONED and _lock(file.fileno()):
-                    path.unlink(missing_ok=True)
+        remove_abandoned(self.root / ".tmp")
 
 
 class ObjectStore(Store):
@@ -211,14 +211,3 @@ class ObjectStore(Store):
         finally:
             temporary.unlink(missing_ok=True)
         return True
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether the file is now locked by us; a file system without locks says yes."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
