@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from hardmask.pipeline import distributed, shares
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
-from hardmask.pipeline.publish import write_json
+from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
 from hardmask.pipeline.runfolder import RunFolder, read_json
 
@@ -214,6 +214,8 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     for name in stages:
         if VERBS[name].check:
             _named(VERBS[name].check)(run, folder)
+    if ranks.first:
+        remove_abandoned(folder.path)
     for name in stages:
         started = time.monotonic()
         if ranks.first and not run.quiet:
