@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 DONE = 0
 BUG = 1
 USER_ERROR = 2
@@ -14,7 +16,16 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: object = "", mend: str) -> None:
         """`what` went wrong, `where` (a file, flag or folder), and how to `mend` it."""
         place = f"{where}: " if str(where) else ""
+        self.what, self.where, self.mend = what, str(where), mend
         super().__init__(" ".join(f"{place}{what.rstrip('.')}. {mend.rstrip('.')}.".split()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it travels between processes, whole."""
+        return _user_error, (self.what, self.where, self.mend)
+
+
+def _user_error(what: str, where: str, mend: str) -> UserError:
+    return UserError(what, where=where, mend=mend)
 
 
 class Stopped(BaseException):
