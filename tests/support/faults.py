@@ -118,7 +118,7 @@ class Warm:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         with self._one_at_a_time:
-            self._server.stdin.write(json.dumps(request) + "\n")
+            self._server.stdin.write(json.dumps(request, default=str) + "\n")
             self._server.stdin.flush()
             answer = self._server.stdout.readline()
         assert answer, "the fork server has died"
@@ -126,16 +126,22 @@ class Warm:
 
     def start(
         self,
-        arguments: Sequence[str],
+        arguments: Sequence[Any],
         *,
         watched: Watched | None = None,
         file_bytes: int = 0,
         environment: dict[str, str] | None = None,
+        function: str = "hardmask.pipeline.cli:main",
     ) -> Child:
-        """Run `hardmask ARGUMENTS` in a child. `file_bytes`: no file of it can grow past that."""
+        """Run `hardmask ARGUMENTS` in a child, or a function MODULE:NAME of them that returns an exit code.
+
+        `file_bytes`: no file of it can grow past that.
+        """
         output = self.scratch / f"output-{next(self._count):05d}.txt"
+        output.touch()
         request = {
-            "arguments": [str(word) for word in arguments],
+            "function": function,
+            "arguments": list(arguments),
             "output": str(output),
             "environment": environment or {},
             "file_bytes": file_bytes,

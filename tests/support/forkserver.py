@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import resource
@@ -72,11 +73,9 @@ def serve() -> None:
 
 
 def run(request: dict[str, Any]) -> int:
-    """In the child: the command with its output in a file, its limits, and its own signal at a chosen write."""
-    from hardmask.pipeline.cli import main
-
+    """In the child: the command, or another function, with its output in a file, its limits and its own signal."""
     os.setsid()
-    nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request["output"], os.O_WRONLY | os.O_CREAT, 0o644)
+    nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request["output"], os.O_WRONLY)
     for target, source in ((0, nothing), (1, output), (2, output)):
         os.dup2(source, target)
     os.environ.update(request["environment"])
@@ -85,7 +84,12 @@ def run(request: dict[str, Any]) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))
     if request["watched"]:
         watch(**request["watched"])
-    return main(request["arguments"])
+    module, name = request["function"].split(":")
+    function = getattr(importlib.import_module(module), name)
+    if function is not importlib.import_module("hardmask.pipeline.cli").main:
+        return function(*request["arguments"])
+    sys.argv = ["hardmask", *request["arguments"]]
+    return function()  # as the console script calls it
 
 
 def leave(code: int) -> None:
