@@ -106,6 +106,13 @@ def folder_published_as(final: Path) -> Iterator[Path]:
     fsync_path(final.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder under its name at once, so that nobody meets a part of it."""
+    aside = folder.with_name("." + temporary_name(folder.name))
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
+
+
 def lock(descriptor: int) -> bool:
     """Whether a file or folder is now locked by us, until it is closed; a file system without locks says yes."""
     try:
