@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from hardmask.pipeline.config import CorpusConfig
-from hardmask.pipeline.corpus_formats import CODECS, FORMATS, READERS, Cursor, format_of, is_url
+from hardmask.pipeline.corpus_files import CODECS, Cursor, is_url
+from hardmask.pipeline.corpus_formats import FORMATS, READERS, format_of
 from hardmask.pipeline.embedded import write_embedded_corpus
 from hardmask.pipeline.errors import UserError
 

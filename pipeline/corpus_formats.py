@@ -7,24 +7,17 @@ Parquet and Arrow go through pyarrow, which shows the column without decoding th
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
 import io
 import itertools
 import json
-import lzma
-import shutil
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO, TextIO
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hardmask.pipeline.corpus_files import CODECS, Cursor, open_seekable, open_text, suffixes
 from hardmask.pipeline.errors import UserError
 
 FORMATS = {
@@ -39,22 +32,8 @@ FORMATS = {
     ".ipc": "arrow",
     ".feather": "arrow",
 }
-CODECS: dict[str, Callable[[Any], Any]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
-    # Unlike zstandard's reader, pyarrow's says when the file ends inside a frame.
-    ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
-}
-DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
 ROWS = 64  # documents taken out of a column at a time: long ones must not pile up as Python strings
-STOP_CHARACTERS = 1_000_000  # between places of a text at which reading can begin
 STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # closes an Arrow stream
-
-
-def is_url(entry: str) -> bool:
-    """Whether fsspec opens it rather than `open`."""
-    return "://" in entry
 
 
 def format_of(location: str) -> str:
@@ -65,94 +44,12 @@ def format_of(location: str) -> str:
     return FORMATS.get(endings[-1], "") if endings else ""
 
 
-def suffixes(location: str) -> list[str]:
-    """Extensions in lower case: web.TXT.xz -> .txt .xz."""
-    path = (
-        urlsplit(location).path if location.startswith(("http://", "https://")) else location.split("::", maxsplit=1)[0]
-    )
-    return [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-
-
-class Cursor:
-    """Where the reader of a part stands, at places it can begin at again."""
-
-    def __init__(self, at: int = 0) -> None:
-        """`at`: where to begin, a place an earlier reader `passed`; 0 is the beginning."""
-        self.at = at
-        self.skip = 0
-        """Documents given since `at`; counted by who takes them."""
-
-    def passed(self, at: int) -> None:
-        """Said by a reader before a document at which it can begin."""
-        self.at, self.skip = at, 0
-
-
 # Readers: (location, name of the text field, cursor) -> documents from the cursor on
-
-
-@contextlib.contextmanager
-def _open_bytes(location: str) -> Iterator[BinaryIO]:
-    """A file or URL, decompressed by its extension; damage found while it is read is a UserError."""
-    codec = CODECS.get("".join(suffixes(location)[-1:]), contextlib.nullcontext)
-    try:
-        if is_url(location):
-            import fsspec
-
-            opened = fsspec.open(location, "rb")
-        else:
-            opened = open(location, "rb")  # noqa: SIM115 (closed below)
-        with opened as raw, codec(raw) as stream:
-            yield stream
-    except PermissionError as error:
-        raise UserError("it may not be read", where=location, mend="Give yourself the right to read it") from error
-    except DAMAGED as error:
-        what = f"cannot be read ({error or type(error).__name__})"
-        raise UserError(what, where=location, mend="The file is damaged or cut short; make it again") from error
-
-
-@contextlib.contextmanager
-def _open_text(location: str, cursor: Cursor) -> Iterator[_Text]:
-    # utf-8-sig: a byte order mark at the beginning is no text
-    with _open_bytes(location) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as text:
-        if cursor.at:
-            text.seek(cursor.at)
-        yield _Text(text, cursor)
-
-
-class _Text:
-    """Lines of a text, and now and then a place to begin at again."""
-
-    def __init__(self, text: TextIO, cursor: Cursor) -> None:
-        self.text, self._cursor, self._since = text, cursor, 0
-        self._can_seek = text.seekable()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.text.readline, "")  # unlike iteration, this lets `tell` be asked
-
-    def between_documents(self, size: int) -> None:
-        """Said behind a document of `size` characters."""
-        self._since += size
-        if self._since >= STOP_CHARACTERS and self._can_seek:
-            self._cursor.passed(self.text.tell())
-            self._since = 0
-
-
-@contextlib.contextmanager
-def _open_seekable(location: str) -> Iterator[BinaryIO]:
-    """Parquet and Arrow are read from the end: what is compressed as a whole is unpacked to a temporary file."""
-    with _open_bytes(location) as stream:
-        if not CODECS.keys() & set(suffixes(location)[-1:]):
-            yield stream
-            return
-        with tempfile.TemporaryFile() as unpacked:
-            shutil.copyfileobj(stream, unpacked, 1 << 20)
-            unpacked.seek(0)
-            yield unpacked
 
 
 def _read_blank_line(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """Lines up to the next blank one, joined by their line ends; a line of white space alone is blank."""
-    with _open_text(location, cursor) as lines:
+    with open_text(location, cursor) as lines:
         document: list[str] = []
         for line in lines:
             if not line.isspace():
@@ -167,14 +64,14 @@ def _read_blank_line(location: str, field: str, cursor: Cursor) -> Iterator[str]
 
 
 def _read_line(location: str, field: str, cursor: Cursor) -> Iterator[str]:
-    with _open_text(location, cursor) as lines:
+    with open_text(location, cursor) as lines:
         for line in lines:
             yield line.removesuffix("\n")
             lines.between_documents(len(line))
 
 
 def _read_file(location: str, field: str, cursor: Cursor) -> Iterator[str]:
-    with _open_text(location, cursor) as lines:
+    with open_text(location, cursor) as lines:
         yield lines.text.read()
 
 
@@ -182,7 +79,7 @@ def _read_jsonl(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """One object a line. The first must have the field; where a later one lacks it, the document is empty."""
     first = not cursor.at
     behind = f" (behind byte {cursor.at})" if cursor.at else ""
-    with _open_text(location, cursor) as lines:
+    with open_text(location, cursor) as lines:
         for number, line in enumerate(lines, 1):
             if line.isspace():
                 continue
@@ -205,18 +102,21 @@ def _read_jsonl(location: str, field: str, cursor: Cursor) -> Iterator[str]:
 
 def _read_parquet(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """Can begin at any row group."""
-    with _open_seekable(location) as file:
+    with open_seekable(location, cursor) as file:
         table = pq.ParquetFile(file, buffer_size=1 << 20)
         _check_field(field, table.schema_arrow.names, location)
+        rows, given = table.metadata.num_rows, 0
+        cursor.share = lambda: given / rows if rows else 1.0
         for group in range(cursor.at, table.num_row_groups):  # one by one: else several are held at a time
             cursor.passed(group)
             for batch in table.iter_batches(batch_size=ROWS, row_groups=[group], columns=[field]):
+                given += len(batch)
                 yield from _column_texts(batch.column(field), field, location)
 
 
 def _read_arrow(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     """IPC files and streams, from any record batch. A stream without its end mark was cut, which Arrow overlooks."""
-    with _open_seekable(location) as file:
+    with open_seekable(location, cursor) as file:
         if file.read(6) == b"ARROW1":
             names = pa.ipc.open_file(file).schema.names
             _check_field(field, names, location)
@@ -259,9 +159,12 @@ def _read_hub(location: str, field: str, cursor: Cursor) -> Iterator[str]:
         mend = "Check the name and ?config=…&split=…, and that the hub can be reached"
         raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
 
+    rows = data.info.splits[split].num_examples if data.info.splits and split in data.info.splits else 0
+
     def batches() -> Iterator[Any]:
         try:
             for number, batch in enumerate(data.with_format("arrow").iter(batch_size=ROWS)):
+                cursor.share = lambda given=(number + 1) * ROWS: min(1.0, given / rows) if rows else None
                 if number >= cursor.at:  # those before are fetched, but their texts not made
                     _check_field(field, batch.column_names, where)
                     yield batch

@@ -11,7 +11,7 @@ from typing import Any
 
 from hardmask.pipeline.config import Run, as_json
 from hardmask.pipeline.corpus import Place, Source, open_sources, placed_documents, size_of, up_to_bytes
-from hardmask.pipeline.corpus_formats import is_url
+from hardmask.pipeline.corpus_files import is_url
 from hardmask.pipeline.disk import require_free
 from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.encode import encoded_units, measured_sample, tokens_metadata, unit_batches

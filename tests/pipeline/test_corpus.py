@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardmask.pipeline import corpus_formats
+from hardmask.pipeline import corpus_files
 from hardmask.pipeline.config import CorpusConfig
 from hardmask.pipeline.corpus import Part, corpus_name, open_sources, placed_documents, read_documents, size_of
 from hardmask.pipeline.errors import UserError
@@ -146,7 +146,7 @@ def odd_files(folder, codec):
     """Files of every format, with line ends, characters and empty documents that offsets must not trip over."""
     rng = random.Random(0)
     alphabet = ["word", "é", "漢字", "\U0001f600", "\\r", " ", "x" * 50]
-    documents = ["".join(rng.choices(alphabet, k=rng.randrange(1, 30))) or "x" for _ in range(400)]
+    documents = ["".join(rng.choices(alphabet, k=rng.randrange(1, 30))) or "x" for _ in range(200)]
     table = pa.table({"text": documents})
     lines = "\ufeff" + "\r\n\n\n".join(documents)
     broken = lines.encode().replace("字".encode(), b"\xe5\xad")
@@ -160,7 +160,7 @@ def odd_files(folder, codec):
 @pytest.mark.parametrize("layout", ["blank-line", "line"])
 @pytest.mark.parametrize("codec", PACK)
 def test_reading_goes_on_from_any_document(tmp_path, codec, layout, monkeypatch):
-    monkeypatch.setattr(corpus_formats, "STOP_CHARACTERS", 700)
+    monkeypatch.setattr(corpus_files, "STOP_CHARACTERS", 400)
     config = CorpusConfig(path=(str(odd_files(tmp_path, codec)), f"hub:{tmp_path}?field=text"), layout=layout)
     if not codec:
         (tmp_path / "train.jsonl").write_bytes(jsonl({"text": f"hub {i}"} for i in range(200)))
@@ -173,14 +173,14 @@ def test_reading_goes_on_from_any_document(tmp_path, codec, layout, monkeypatch)
     for part, name in enumerate(names):
         stops = {place.at for place, _ in whole if place.part == part}
         assert (len(stops) > 3) == (name not in cannot), name
-    for at in [*range(0, len(whole), 97), len(whole) - 1]:
+    for at in [*range(0, len(whole), 211), len(whole) - 1]:
         place = whole[at][0]
         again = [text for _, text in placed_documents(sources, "text", place)]
         assert again == [text for _, text in whole[at:]], place
 
 
 def test_what_is_before_the_start_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_formats, "STOP_CHARACTERS", 700)
+    monkeypatch.setattr(corpus_files, "STOP_CHARACTERS", 400)
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("\n\n".join(f"{name} {i} " + "x" * 80 for i in range(100)))
     sources = open_sources(CorpusConfig(path=(str(tmp_path),)), tmp_path)

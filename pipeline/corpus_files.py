@@ -1,0 +1,134 @@
+"""How the files and URLs of a corpus are opened: decompressed, as text or seekable, from a place in the middle."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, TextIO
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from hardmask.pipeline.errors import UserError
+
+CODECS: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+    # Unlike zstandard's reader, pyarrow's says when the file ends inside a frame.
+    ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
+}
+DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
+STOP_CHARACTERS = 1_000_000  # between places of a text at which reading can begin
+
+
+class Cursor:
+    """Where the reader of a part stands, at places it can begin at again."""
+
+    def __init__(self, at: int = 0) -> None:
+        """`at`: where to begin, a place an earlier reader `passed`; 0 is the beginning."""
+        self.at = at
+        self.skip = 0
+        """Documents given since `at`; counted by who takes them."""
+        self.share: Callable[[], float | None] = lambda: None
+        """The share of the part that is read so far, to within a block; None where a reader cannot tell."""
+
+    def passed(self, at: int) -> None:
+        """Said by a reader before a document at which it can begin."""
+        self.at, self.skip = at, 0
+
+
+def is_url(entry: str) -> bool:
+    """Whether fsspec opens it rather than `open`."""
+    return "://" in entry
+
+
+def suffixes(location: str) -> list[str]:
+    """Extensions in lower case: web.TXT.xz -> .txt .xz."""
+    path = (
+        urlsplit(location).path if location.startswith(("http://", "https://")) else location.split("::", maxsplit=1)[0]
+    )
+    return [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+
+
+@contextlib.contextmanager
+def open_bytes(location: str, cursor: Cursor) -> Iterator[BinaryIO]:
+    """A file or URL, decompressed by its extension; damage found while it is read is a UserError."""
+    codec = CODECS.get("".join(suffixes(location)[-1:]), contextlib.nullcontext)
+    try:
+        if is_url(location):
+            import fsspec
+
+            opened = fsspec.open(location, "rb")
+        else:
+            opened = open(location, "rb")  # noqa: SIM115 (closed below)
+        with opened as raw, codec(raw) as stream:
+            cursor.share = _share_of(raw)
+            yield stream
+    except PermissionError as error:
+        raise UserError("it may not be read", where=location, mend="Give yourself the right to read it") from error
+    except DAMAGED as error:
+        what = f"cannot be read ({error or type(error).__name__})"
+        raise UserError(what, where=location, mend="The file is damaged or cut short; make it again") from error
+
+
+def _share_of(file: BinaryIO) -> Callable[[], float | None]:
+    """How far a file is read, asked while it is open."""
+    if not file.seekable():
+        return lambda: None
+    at = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(at)
+    return lambda: file.tell() / size if size else 1.0
+
+
+@contextlib.contextmanager
+def open_text(location: str, cursor: Cursor) -> Iterator[Text]:
+    """A file or URL as text from the cursor on; invalid bytes become U+FFFD, \\r\\n and \\r line ends."""
+    # utf-8-sig: a byte order mark at the beginning is no text
+    with open_bytes(location, cursor) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+        with text:
+            if cursor.at:
+                text.seek(cursor.at)
+            yield Text(text, cursor)
+
+
+class Text:
+    """Lines of a text, and now and then a place to begin at again."""
+
+    def __init__(self, text: TextIO, cursor: Cursor) -> None:
+        self.text, self._cursor, self._since = text, cursor, 0
+        self._can_seek = text.seekable()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.text.readline, "")  # unlike iteration, this lets `tell` be asked
+
+    def between_documents(self, size: int) -> None:
+        """Said behind a document of `size` characters."""
+        self._since += size
+        if self._since >= STOP_CHARACTERS and self._can_seek:
+            self._cursor.passed(self.text.tell())
+            self._since = 0
+
+
+@contextlib.contextmanager
+def open_seekable(location: str, cursor: Cursor) -> Iterator[BinaryIO]:
+    """Parquet and Arrow are read from the end: what is compressed as a whole is unpacked to a temporary file."""
+    with open_bytes(location, cursor) as stream:
+        if not CODECS.keys() & set(suffixes(location)[-1:]):
+            yield stream
+            return
+        with tempfile.TemporaryFile() as unpacked:
+            shutil.copyfileobj(stream, unpacked, 1 << 20)
+            unpacked.seek(0)
+            cursor.share = _share_of(unpacked)
+            yield unpacked
