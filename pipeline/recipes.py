@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hardmask.pipeline.config import (
     AlmConfig,
@@ -157,3 +159,43 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}", where="RECIPE", mend=f"Choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) -> list[tuple[MlmConfig, MaskingConfig]]:
+    """The runs to train: the one --mlm.name names, else all the recipe lists.
+
+    A listed run takes what its entry says, except where a setting differs from the recipe's default or its flag was
+    `typed`.
+    """
+    base = recipe_named(recipe)
+    listed = {entry.name: entry for entry in base.mlm_runs}
+    if run.mlm.name:
+        entries = [listed.get(run.mlm.name) or MlmRun(name=run.mlm.name, init=run.mlm.init)]
+    else:
+        for flag, ours, theirs in (
+            ("--masking", run.masking, base.run.masking),
+            ("--mlm.init", run.mlm.init, base.run.mlm.init),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    "it says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/"
+                )
+        entries = list(base.mlm_runs)
+
+    def merged(group: str, ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
+        kept = {
+            name: value
+            for name, value in changes.items()
+            if getattr(ours, name) == getattr(theirs, name) and f"--{group}.{name.replace('_', '-')}" not in typed
+        }
+        return dataclasses.replace(ours, **kept)
+
+    return [
+        (
+            merged(
+                "mlm", dataclasses.replace(run.mlm, name=entry.name), base.run.mlm, {"init": entry.init, **entry.mlm}
+            ),
+            merged("masking", run.masking, base.run.masking, entry.masking),
+        )
+        for entry in entries
+    ]
