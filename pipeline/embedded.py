@@ -10,16 +10,14 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import os
 import re
-import shutil
 import sysconfig
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from hardmask.pipeline.progress import bar
+from hardmask.pipeline.publish import folder_published_as
 
 # "python" is the standard library and the language reference of pydoc; the others come with hardmask, some as
 # dependencies of dependencies. What is not installed is left out and the others fill its share.
@@ -59,18 +57,9 @@ def write_embedded_corpus(folder: Path, max_bytes: int = 2_000_000, *, quiet: bo
     """
     if folder.exists():
         return
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    partial.mkdir(parents=True)
-    try:
+    with folder_published_as(folder) as beside:  # another process may be first: then what it wrote counts
         for package, documents in _fair_shares(max_bytes, quiet).items():
-            (partial / f"{package}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8", newline="\n")
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not folder.exists():
-                raise  # else another process was first: what it wrote counts
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            (beside / f"{package}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8", newline="\n")
 
 
 def _fair_shares(max_bytes: int, quiet: bool) -> dict[str, list[str]]:
