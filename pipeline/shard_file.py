@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from hardmask.pipeline import shards
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.shards import Marks, Rows
 
 UNIT_SHIFT = 32  # sequence_id = unit << 32 | row
 
 
-def write_shard(path: Path, batches: Iterable[Rows], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def write_shard(path: Path, batches: Iterable[Rows | Marks], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Write batches of at most ROWS_PER_BATCH rows to a flushed file; returns its counts, size and sha256."""
     layout = shards.schema(metadata)
-    tally = Tally(metadata)
+    tally = tally_of(metadata)
     with path.open("wb") as file:
         sink = HashingSink(file)
         options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
@@ -67,7 +67,7 @@ class ShardFile:
         if not self.schema.equals(shards.schema(metadata), check_metadata=True):
             raise self.damaged("its schema is not that of its folder")
 
-    def read(self, index: int, unit: int) -> Rows:
+    def read(self, index: int, unit: int) -> Rows | Marks:
         """Record batch `index`, whose checksum, shape and sequence ids are those of `unit`."""
         try:
             batch, metadata = self._reader.get_batch_with_custom_metadata(index)
@@ -84,7 +84,7 @@ class ShardFile:
 
     def count(self, unit: int) -> dict[str, Any]:
         """The counts of its record, from all its rows."""
-        tally = Tally(self.metadata)
+        tally = tally_of(self.metadata)
         for index in range(self.batches):
             tally.add(self.read(index, unit))
         return tally.record()
@@ -101,8 +101,9 @@ class Tally:
         self.sequences = self.tokens = self.used = self.positions = self.clamped = 0
         self.crc32: list[int] = []
 
-    def add(self, rows: Rows) -> int:
+    def add(self, rows: Rows | Marks) -> int:
         """Count a record batch; returns its checksum."""
+        assert isinstance(rows, Rows)
         inside = np.arange(rows.input_ids.shape[1]) < rows.length[:, None]
         self.sequences += len(rows)
         self.tokens += int((inside & ~self.special[rows.input_ids]).sum())
@@ -122,6 +123,30 @@ class Tally:
             "crc32": self.crc32,
         }
         return {**record, "clamped": self.clamped} if self.has_hardness else record
+
+
+class MarkTally:
+    """The same for an annotation."""
+
+    def __init__(self) -> None:
+        self.sequences = self.marked = 0
+        self.crc32: list[int] = []
+
+    def add(self, marks: Rows | Marks) -> int:
+        """Count a record batch; returns its checksum."""
+        assert isinstance(marks, Marks)
+        self.sequences += len(marks)
+        self.marked += int(np.count_nonzero(marks.values))
+        self.crc32.append(marks.crc32())
+        return self.crc32[-1]
+
+    def record(self) -> dict[str, Any]:
+        return {"sequences": self.sequences, "marked": self.marked, "crc32": self.crc32}
+
+
+def tally_of(metadata: Mapping[str, Any]) -> Tally | MarkTally:
+    """What counts the rows of a folder's shards."""
+    return MarkTally() if metadata["kind"] == "annotation" else Tally(metadata)
 
 
 class HashingSink:

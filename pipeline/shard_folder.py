@@ -20,7 +20,7 @@ from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.runfolder import differences
 from hardmask.pipeline.sealed import sealed_text, unsealed
 from hardmask.pipeline.shard_file import ShardFile, write_shard
-from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.shards import Marks, Rows
 from hardmask.pipeline.store import open_store
 
 TRAIN, HELD_OUT = "train", "held-out"
@@ -33,6 +33,7 @@ SUMS = (
     "special",
     "padding",
     "clamped",
+    "marked",
     "bytes",
 )
 MANIFEST, METADATA = "manifest.json", "metadata.json"
@@ -120,7 +121,7 @@ class ShardFolder:
             return None
 
     def write_unit(
-        self, unit: int, batches: Iterable[Rows], metadata: Mapping[str, Any], counts: Mapping[str, Any]
+        self, unit: int, batches: Iterable[Rows | Marks], metadata: Mapping[str, Any], counts: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Write and commit one unit from batches of at most ROWS_PER_BATCH rows; returns its record.
 
@@ -220,7 +221,15 @@ class ShardFolder:
 
     def read_batch(self, unit: int, index: int) -> Rows:
         """Record batch `index` of a unit, its checksum verified; a UserError names a damaged shard."""
-        return self._open(unit).read(index, unit)
+        rows = self._open(unit).read(index, unit)
+        assert isinstance(rows, Rows), f"{self.place} holds an annotation"
+        return rows
+
+    def read_marks(self, unit: int, index: int) -> Marks:
+        """The same of a folder that holds an annotation."""
+        marks = self._open(unit).read(index, unit)
+        assert isinstance(marks, Marks), f"{self.place} holds no annotation"
+        return marks
 
     def read_unit(self, unit: int) -> Iterator[Rows]:
         """All record batches of a unit."""

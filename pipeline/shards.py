@@ -1,5 +1,7 @@
 """The shard format: Arrow IPC files of packed sequences, with or without perplexities, and one batch of rows in memory.
 
+Annotations are shards too: beside the rows' ids, one small number for every position of the same rows.
+
 The only place where a column is named. `ShardFolder` in `shard_folder.py` reads and writes whole folders of them.
 """
 
@@ -54,9 +56,28 @@ class Rows:
         columns = (self.sequence_id, self.document_id, self.ends_per_row, self.ends, self.length, self.input_ids)
         for column in (*columns, self.perplexity_forward, self.perplexity_backward):
             if column is not None:
-                little = column.astype(column.dtype.newbyteorder("<"), copy=False)
-                crc = zlib.crc32(np.ascontiguousarray(little).data, crc)
+                crc = _crc32(column, crc)
         return crc
+
+
+@dataclass
+class Marks:
+    """An annotation of N packed sequences of L positions."""
+
+    sequence_id: np.ndarray  # [N] int64, of the rows annotated
+    values: np.ndarray  # [N, L] uint8; 0 at special and padding positions
+
+    def __len__(self) -> int:
+        return len(self.sequence_id)
+
+    def crc32(self) -> int:
+        """CRC-32 over both columns, little-endian."""
+        return _crc32(self.values, _crc32(self.sequence_id, 0))
+
+
+def _crc32(column: np.ndarray, crc: int) -> int:
+    little = column.astype(column.dtype.newbyteorder("<"), copy=False)
+    return zlib.crc32(np.ascontiguousarray(little).data, crc)
 
 
 def fingerprint(metadata: Mapping[str, Any]) -> str:
@@ -70,8 +91,20 @@ def id_type(vocabulary: int) -> type[np.generic]:
 
 
 def schema(metadata: Mapping[str, Any]) -> pa.Schema:
-    """The Arrow schema of a folder from its metadata (`kind` tokens or hardness, `sequence_length`, `vocabulary`)."""
+    """The Arrow schema of a folder from its metadata.
+
+    `kind` tokens or hardness, `sequence_length`, `vocabulary`; or `kind` annotation, `sequence_length`, `column` and
+    its `meaning`.
+    """
     length = metadata["sequence_length"]
+    if metadata["kind"] == "annotation":
+        return _schema(
+            [
+                ("sequence_id", pa.int64(), "that of the tokens"),
+                (metadata["column"], pa.list_(pa.uint8(), length), metadata["meaning"]),
+            ],
+            metadata,
+        )
     ids = pa.from_numpy_dtype(id_type(metadata["vocabulary"]))
     columns = [
         ("sequence_id", pa.int64(), "unit * 2**32 + row of the unit; unique in the folder"),
@@ -90,14 +123,21 @@ def schema(metadata: Mapping[str, Any]) -> pa.Schema:
             ),
             ("perplexity_backward", floats, "1/p of the token given those right of it; 0 likewise"),
         ]
+    return _schema(columns, metadata)
+
+
+def _schema(columns: list[tuple[str, pa.DataType, str]], metadata: Mapping[str, Any]) -> pa.Schema:
     return pa.schema(
         [pa.field(name, kind, nullable=False, metadata={"meaning": meaning}) for name, kind, meaning in columns],
         metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True, ensure_ascii=False)},
     )
 
 
-def to_arrow(rows: Rows, layout: pa.Schema) -> pa.RecordBatch:
+def to_arrow(rows: Rows | Marks, layout: pa.Schema) -> pa.RecordBatch:
     """One record batch; the arrays are not copied where Arrow can take them as they are."""
+    if isinstance(rows, Marks):
+        values = _fixed_lists(rows.values, layout.field(1).type)
+        return pa.record_batch([pa.array(rows.sequence_id), values], schema=layout)
     offsets = np.concatenate([[0], np.cumsum(rows.ends_per_row)]).astype(np.int32)
     arrays = {
         "sequence_id": pa.array(rows.sequence_id),
@@ -106,14 +146,23 @@ def to_arrow(rows: Rows, layout: pa.Schema) -> pa.RecordBatch:
         "length": pa.array(rows.length),
     }
     for name in layout.names[4:]:
-        kind = layout.field(name).type
-        flat = np.ascontiguousarray(getattr(rows, name)).reshape(-1)
-        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), kind.list_size)
+        arrays[name] = _fixed_lists(getattr(rows, name), layout.field(name).type)
     return pa.record_batch([arrays[name] for name in layout.names], schema=layout)
 
 
-def from_arrow(batch: pa.RecordBatch) -> Rows:
+def _fixed_lists(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind.value_type), kind.list_size)
+
+
+def _from_fixed_lists(column: pa.Array) -> np.ndarray:
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+
+
+def from_arrow(batch: pa.RecordBatch) -> Rows | Marks:
     """The inverse of `to_arrow`; arrays are read-only views where possible."""
+    if "input_ids" not in batch.schema.names:
+        return Marks(batch.column(0).to_numpy(), _from_fixed_lists(batch.column(1)))
     ends = batch.column("document_ends")
     rows: dict[str, Any] = {
         "sequence_id": batch.column("sequence_id").to_numpy(),
@@ -123,8 +172,7 @@ def from_arrow(batch: pa.RecordBatch) -> Rows:
         "length": batch.column("length").to_numpy(),
     }
     for name in batch.schema.names[4:]:
-        column = batch.column(name)
-        rows[name] = column.flatten().to_numpy().reshape(len(batch), column.type.list_size)
+        rows[name] = _from_fixed_lists(batch.column(name))
     return Rows(**rows)
 
 

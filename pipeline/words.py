@@ -59,7 +59,7 @@ def _edges_of(tokenizer: Tokenizer) -> Callable[[str], tuple[int, int]]:
     """The function that reads this kind of tokenizer's token strings."""
     content = json.loads(tokenizer.backend.to_str())
     if "ByteLevel" in json.dumps([content["pre_tokenizer"], content["decoder"]]):
-        letters = _byte_letters()
+        letters = byte_letters()
         return lambda token: _edges(letters.get(token[:1], 255), letters.get(token[-1:], 255))
     if content["model"]["type"] == "WordPiece":
         prefix = content["model"]["continuing_subword_prefix"]
@@ -85,7 +85,7 @@ def _kind(code: int) -> int:
     return SPACE if chr(code).isspace() else OTHER
 
 
-def _byte_letters() -> dict[str, int]:
+def byte_letters() -> dict[str, int]:
     """The byte behind each letter of byte-level BPE: printable ones stand for themselves, the others follow 255."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
