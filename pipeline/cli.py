@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
-from hardmask.pipeline import distributed, shares
+from hardmask.pipeline import distributed, shares, stopping
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import remove_abandoned, write_json
@@ -99,31 +97,35 @@ STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those befo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 2 for the user to change, 75 stopped, 1 a bug."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _stop)
+    with stopping.handled(until_exit=arguments is None):
+        return _exit_code([word for word in words if word != "--debug"], debug="--debug" in words)
+
+
+def _exit_code(words: list[str], *, debug: bool) -> int:
+    """Do what the words say; how that ended is said in a line and an exit code. Signals are heard in `_run` alone."""
     try:
-        _run(words)
+        with stopping.released():
+            _run(words)
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"hardmask: {error}", file=sys.stderr)
         return USER_ERROR
     except (Stopped, KeyboardInterrupt):
-        print("hardmask: stopped; run the same command again to go on.", file=sys.stderr)
+        print(stopping.LINE, file=sys.stderr)
         return STOPPED
     except SystemExit as error:  # tyro: --help, or a flag it printed an error about
         return error.code if isinstance(error.code, int) else USER_ERROR
     except Exception:
+        if stopping.requested():  # what a stop broke off in the middle of a library's call
+            if debug:
+                traceback.print_exc()
+            print(stopping.LINE, file=sys.stderr)
+            return STOPPED
         traceback.print_exc()
         print("hardmask: this is a bug in hardmask; please report the lines above.", file=sys.stderr)
         return BUG
     return DONE
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise Stopped
 
 
 def _run(words: list[str]) -> None:

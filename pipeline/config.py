@@ -112,6 +112,8 @@ class TrainConfig:
     """Steps between evaluations; the last step is always followed by one (ours)."""
     checkpoint_steps: int = 500
     """Steps between checkpoints (ours)."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept: with 2, one that is found damaged costs what was done since the one before (ours)."""
     compile: bool = False
     """Pass the training step through torch.compile."""
 
@@ -119,7 +121,7 @@ class TrainConfig:
     """Group of the flags."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_sequences", "eval_steps", "checkpoint_steps"):
+        for name in ("batch_sequences", "eval_steps", "checkpoint_steps", "keep_checkpoints"):
             self.check(name, getattr(self, name) >= 1, "Give a number of at least 1")
         self.check("steps", self.steps is None or self.steps >= 1, "Give a number of at least 1")
         self.check("epochs", self.epochs > 0, "Give a number above 0")

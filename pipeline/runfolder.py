@@ -7,6 +7,7 @@ own `config.json` describes the architecture.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -16,19 +17,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.publish import write_json, write_text
+from hardmask.pipeline.lock import alone
+from hardmask.pipeline.publish import fsync_path, publish_exclusively, temporary_name, write_json, write_text
+from hardmask.pipeline.sealed import write_sealed
 
 if TYPE_CHECKING:
     from hardmask.pipeline.shard_folder import ShardFolder
 
 DIRECTIONS = ("forward", "backward")
 PACKAGES = ("hardmask", "torch", "triton", "numpy", "pyarrow", "datasets", "transformers", "tokenizers")
-FREE_TO_CHANGE = frozenset({"micro_sequences", "eval_steps", "checkpoint_steps", "compile"})
+FREE_TO_CHANGE = frozenset({"micro_sequences", "eval_steps", "checkpoint_steps", "keep_checkpoints", "compile"})
 """Training settings that a resumed run may change: they move work about. The law of dropout stays, not its draws."""
 
 
@@ -177,31 +181,48 @@ class Stage:
         """
         self.folder, self.settings, self.write = folder, json.loads(json.dumps(settings)), write
         self._started = time.monotonic()
-        config = folder / "config.json"
+        self._refuse_other_settings()
+
+    def _refuse_other_settings(self) -> None:
+        config = self.folder / "config.json"
         if config.exists():
             different = differences(read_json(config)["settings"], self.settings)
             if different:
                 raise UserError(
                     f"this was made with other settings: {'; '.join(different)}",
-                    where=folder,
+                    where=self.folder,
                     mend="Give the settings it was made with, another --out, or remove that folder to make it anew",
                 )
 
     def begin(self) -> None:
-        """Write config.json, once all the stage needs is found to be there."""
+        """Write config.json, once all the stage needs is found to be there.
+
+        Of processes that begin at the same moment the first one's stands; those of other settings are refused.
+        """
         config = self.folder / "config.json"
         if self.write and not config.exists():
-            write_json(config, {"settings": self.settings, **provenance()})
+            beside = config.with_name("." + temporary_name(config.name))
+            write_json(beside, {"settings": self.settings, **provenance()})
+            publish_exclusively(beside, config)
+        self._refuse_other_settings()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder while training; only the process that writes holds it."""
+        if not self.write:
+            yield
+            return
+        with alone(self.folder / ".lock", "trains"):
+            if self.finished:
+                raise UserError(
+                    "another process has finished this just now", where=self.folder, mend="Run the same command again"
+                )
+            self._remove(self.folder.glob(".*-*-*"))  # of a writer that was killed: see temporary_name
+            yield
 
     @property
     def finished(self) -> bool:
         return (self.folder / "done.json").exists()
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """What the finished stage reported."""
-        results: dict[str, Any] = read_json(self.folder / "done.json")
-        return results
 
     def log(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -210,12 +231,20 @@ class Stage:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, allow_nan=False) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop metrics lines of steps past `step`: a resumed run writes them again."""
+    def logged_bytes(self) -> int:
+        """Bytes of metrics.jsonl, after they are flushed to disk."""
         path = self.folder / "metrics.jsonl"
-        if self.write and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
+        if not self.write or not path.exists():
+            return 0
+        fsync_path(path)
+        return path.stat().st_size
+
+    def forget_behind(self, logged_bytes: int) -> None:
+        """Drop the lines of metrics.jsonl that lie behind so many bytes: a resumed run writes them again."""
+        path = self.folder / "metrics.jsonl"
+        if self.write and path.exists() and path.stat().st_size != logged_bytes:
+            kept = path.read_bytes()[:logged_bytes].decode(errors="replace").splitlines()
+            write_text(path, "".join(line + "\n" for line in kept if _is_json(line)))
 
     def seconds(self) -> float:
         """Seconds spent on this stage by this process and, where it was resumed, by those before it."""
@@ -228,23 +257,33 @@ class Stage:
             write_json(self.folder / "seconds.json", self.seconds())
             self._started = time.monotonic()
 
-    def remove_checkpoints(self) -> None:
-        """Free the disk once the stage is finished."""
+    def tidy(self) -> None:
+        """Remove what a finished training has no use for, also where the process that finished it was killed."""
         if self.write:
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            unused = [self.folder / name for name in ("checkpoints", "seconds.json", ".lock")]
+            self._remove([*unused, *self.folder.glob(".*-*-*")])
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def finish(self, **results: Any) -> None:
         """Mark the stage complete."""
         if self.write:
-            write_json(self.folder / "done.json", {"finished": now(), "seconds": round(self.seconds(), 2), **results})
+            write_sealed(self.folder / "done.json", {"finished": now(), "seconds": round(self.seconds(), 2), **results})
             (self.folder / "seconds.json").unlink(missing_ok=True)
 
 
-def _step_of(line: str) -> int:
+def _is_json(line: str) -> bool:
     try:
-        return int(json.loads(line).get("step", 0))
-    except json.JSONDecodeError:  # the last line of a killed process
-        return sys.maxsize
+        json.loads(line)
+    except json.JSONDecodeError:  # cut, where the file was not all on disk when the machine went down
+        return False
+    return True
 
 
 def now() -> str:

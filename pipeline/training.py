@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardmask.pipeline import checkpoint
+from hardmask.pipeline import stopping
 from hardmask.pipeline.config import TrainConfig
 from hardmask.pipeline.distributed import Ranks
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import Stopped, UserError
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.reader import Batch, OrderedRows, prefetched, to_batch
 from hardmask.pipeline.runfolder import Stage
+from hardmask.pipeline.saver import Saver
+from hardmask.pipeline.training_log import TrainingLog
 
 # CPU: a 6-layer encoder of width 512 on two cores, torch 2.13, took 0.78 of the time of 4,096 at 2,048 and 0.79 at
 # 1,024: activations that outgrow what the C library keeps are mapped anew, page by page. CUDA: not measured.
@@ -99,7 +100,7 @@ def accumulate_gradients(
         part = {name: tensor[start : start + micro] for name, tensor in prepared.items()}
         is_last = start + micro >= len(prepared["weights"])
         no_sync = contextlib.nullcontext() if is_last or ranks.world == 1 else wrapped.no_sync()  # type: ignore[operator]
-        with no_sync:
+        with no_sync, ranks.together():
             with autocast(device):
                 loss, counts = wrapped(**part)
             # DistributedDataParallel averages gradients over processes; the loss is a sum over them.
@@ -129,28 +130,33 @@ def train(
 ) -> None:
     """Train `objective.model` in place for `steps` optimizer steps, going on from the newest checkpoint in the stage.
 
-    `evaluate` is called on the first process every `eval_steps` and after the last step; what it returns is logged.
+    `evaluate` is called on the first process behind every `eval_steps` but the last step; what it returns is logged.
+    The last whole step is left as a checkpoint: at the end, and where a signal stops the training.
     """
-    if config.batch_sequences % ranks.world:
+    if config.batch_sequences < ranks.world:
         raise UserError(
             f"{config.batch_sequences} sequences a step do not divide among {ranks.world} processes",
             where=f"--{config.prefix}.batch-sequences",
-            mend="Give a multiple of the number of processes",
+            mend="Give at least as many as there are processes",
         )
     stage.begin()
     optimizer = optimizer_for(objective.model, config)
-    folder = stage.folder / "checkpoints"
-    first = checkpoint.load_newest(folder, objective.model, optimizer)
-    stage.forget_after(first)
+    tokens_per_step = config.batch_sequences * sequence_length
+    log = TrainingLog(stage, tokens_per_step, steps)
+    saver = Saver(objective.model, optimizer, log, ranks, keep=config.keep_checkpoints)
+    first = saver.restore()
     if ranks.first and not quiet:
         print(f"hardmask {what}: steps {first + 1:,} to {steps:,}", file=sys.stderr, flush=True)
     wrapped = _wrap(objective, config, ranks, device)
-    progress = bar(what, steps * config.batch_sequences * sequence_length, quiet=quiet or not ranks.first,
-                   done=first * config.batch_sequences * sequence_length)  # fmt: skip
-    log = _Log(stage, config.batch_sequences * sequence_length, steps)
+    progress = bar(what, steps * tokens_per_step, quiet=quiet or not ranks.first, done=first * tokens_per_step)
     batches = prefetched(lambda: _batches(rows, config, ranks, device, range(first, steps)))
-    with progress, contextlib.closing(batches):
+    with _stopped_together(ranks), progress, contextlib.closing(batches), saver.saved_when_stopped():
         for step, batch in zip(range(first, steps), batches, strict=False):
+            if step and step % config.eval_steps == 0 and ranks.first:
+                with log.paused(), stopping.released() if ranks.world > 1 else contextlib.nullcontext():
+                    stage.log(step=step, **evaluate())
+            if ranks.any(stopping.requested()):
+                raise Stopped
             objective.train()
             rate = learning_rate(config, step, steps)
             for group in optimizer.param_groups:
@@ -163,23 +169,21 @@ def train(
                 seed=config.seed * 1_000_003 + step,
                 device=device,
             )
-            norm = nn.utils.clip_grad_norm_(objective.model.parameters(), config.clip_norm or math.inf)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            log.step(step + 1, sums, norm, rate, ranks)
-            progress.update(config.batch_sequences * sequence_length)
-            evaluating, saving = ((step + 1) % n == 0 for n in (config.eval_steps, config.checkpoint_steps))
-            if step + 1 == steps or not (evaluating or saving):
-                continue
-            with log.paused():
-                if ranks.first:
-                    check_finite(float(sums[0]), step + 1, stage)
-                    if evaluating:
-                        stage.log(step=step + 1, **evaluate())
-                    if saving:
-                        checkpoint.save(folder, objective.model, optimizer, step + 1)
-                        stage.keep_seconds()
-                ranks.barrier()
+            ranks.sum(sums)
+            with stopping.held():  # a step is done as a whole, with its line and its checkpoint, or not at all
+                norm = nn.utils.clip_grad_norm_(objective.model.parameters(), config.clip_norm or math.inf)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                log.finished_step(sums, norm, rate)
+                if (step + 1) % config.checkpoint_steps == 0 or step + 1 == steps:
+                    with log.paused():
+                        saver.save()
+            progress.update(tokens_per_step)
+
+
+def _stopped_together(ranks: Ranks) -> contextlib.AbstractContextManager[None]:
+    """Several processes stop behind the same step: what one breaks off, the others' devices would wait for."""
+    return stopping.held() if ranks.world > 1 else contextlib.nullcontext()
 
 
 def _wrap(objective: Objective, config: TrainConfig, ranks: Ranks, device: torch.device) -> nn.Module:
@@ -187,7 +191,8 @@ def _wrap(objective: Objective, config: TrainConfig, ranks: Ranks, device: torch
     wrapped: nn.Module = objective
     if ranks.world > 1:
         ids = [device.index] if device.type == "cuda" else None
-        wrapped = nn.parallel.DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)
+        with ranks.together():
+            wrapped = nn.parallel.DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)
     return torch.compile(wrapped) if config.compile else wrapped  # type: ignore[return-value]
 
 
@@ -195,59 +200,15 @@ def _batches(
     rows: OrderedRows, config: TrainConfig, ranks: Ranks, device: torch.device, steps: range
 ) -> Iterator[Batch]:
     """This process's share of every global batch; the batches themselves know nothing of processes."""
-    share = config.batch_sequences // ranks.world
+    first, last = ranks.share(config.batch_sequences)
     for step in steps:
-        start = step * config.batch_sequences + ranks.rank * share
-        yield to_batch(*rows.read(start, start + share), device)
-
-
-def check_finite(loss: float, step: int, stage: Stage) -> None:
-    """Refuse to go on, or to save, where training has diverged."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss of step {step} is {loss}",
-            where=stage.folder,
-            mend="Remove that folder, and run again with a lower learning rate",
-        )
+        start = step * config.batch_sequences
+        yield to_batch(*rows.read(start + first, start + last), device)
 
 
 def perplexity(nats: float) -> float:
     """exp of a mean loss; what float64 cannot hold is cut to its largest power of e."""
     return math.exp(min(nats, 709.0))
-
-
-class _Log:
-    """Loss and speed of the steps since the last line, about 200 lines a training; a line costs the one host sync."""
-
-    def __init__(self, stage: Stage, tokens_per_step: int, steps: int) -> None:
-        self.stage, self.tokens_per_step, self.every, self.steps = stage, tokens_per_step, max(1, steps // 200), steps
-        self.since, self.count, self.sums = time.monotonic(), 0, torch.zeros(3)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
-        began = time.monotonic()
-        yield
-        self.since += time.monotonic() - began
-
-    def step(self, step: int, sums: Tensor, norm: Tensor, rate: float, ranks: Ranks) -> None:
-        self.sums = self.sums.to(sums) + sums
-        self.count += 1
-        if step % self.every and step != self.steps:
-            return
-        loss, correct, targets = ranks.sum(self.sums.clone()).tolist()
-        check_finite(loss, step, self.stage)
-        seconds = time.monotonic() - self.since
-        self.stage.log(
-            step=step,
-            loss=loss / max(1, targets),
-            accuracy=correct / max(1, targets),
-            lr=rate,
-            gradient_norm=float(norm),
-            tokens=step * self.tokens_per_step,
-            tokens_per_second=round(self.count * self.tokens_per_step / seconds, 1),
-        )
-        self.since, self.count, self.sums = time.monotonic(), 0, torch.zeros(3)
 
 
 def evaluate_sums(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import Run, as_json
+from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage
@@ -30,6 +32,7 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
     settings = {"alm": as_json(run.alm), "tokens": tokens.manifest["fingerprint"], "direction": direction}
     stage = Stage(folder.alm(direction) / "training", settings, write=ranks.first)
     if stage.finished:
+        stage.tidy()
         return
     device = distributed.choose_device(run.device, ranks)
     objective = NextToken(new_alm(run.alm, metadata, direction), direction, metadata["special_ids"]).to(device)
@@ -46,21 +49,23 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
         nats, exact = loss / max(1.0, targets), correct / max(1.0, targets)
         return {f"{name}_loss": nats, f"{name}_perplexity": perplexity(nats), f"{name}_accuracy": exact}
 
-    train(
-        objective,
-        OrderedRows(tokens, order),
-        run.alm,
-        steps=steps,
-        sequence_length=length,
-        stage=stage,
-        ranks=ranks,
-        device=device,
-        evaluate=lambda: measure(held_out, "held_out"),
-        what=f"alm {direction}",
-        quiet=run.quiet,
-    )
-    if ranks.first:
-        _finish(objective, folder, direction, stage, {**measure(held_out, "held_out"), **measure(seen, "train")}, steps)
+    with stage.alone():
+        train(
+            objective,
+            OrderedRows(tokens, order),
+            run.alm,
+            steps=steps,
+            sequence_length=length,
+            stage=stage,
+            ranks=ranks,
+            device=device,
+            evaluate=lambda: measure(held_out, "held_out"),
+            what=f"alm {direction}",
+            quiet=run.quiet,
+        )
+        if ranks.first:
+            results = {**measure(held_out, "held_out"), **measure(seen, "train")}
+            _finish(objective, folder, direction, stage, results, steps)
     ranks.barrier()
 
 
@@ -69,14 +74,17 @@ def _finish(
 ) -> None:
     from hardmask.pipeline.tokenizer import open_tokenizer
 
-    objective.model.save_pretrained(folder.alm(direction))
-    if folder.tokenizer.exists():  # absent where tokens/ was made elsewhere
-        open_tokenizer(str(folder.tokenizer)).save(folder.alm(direction))
+    def write(path: Path) -> None:
+        objective.model.save_pretrained(path)
+        if folder.tokenizer.exists():  # absent where tokens/ was made elsewhere
+            open_tokenizer(str(folder.tokenizer)).save(path)
+
+    files = publish_model(folder.alm(direction), stage.folder, write)
     if "held_out_loss" in results:
         results["gap"] = results["held_out_loss"] - results["train_loss"]  # nats a token
     stage.log(step=steps, **results)
-    stage.finish(steps=steps, **results)
-    stage.remove_checkpoints()
+    stage.finish(steps=steps, files=files, **results)
+    stage.tidy()
 
 
 def _evaluation(tokens: ShardFolder, split: str, limit: int, device: Any) -> Batch | None:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from hardmask.pipeline import distributed
-from hardmask.pipeline.config import MaskingConfig, MlmConfig, MlmRun, Run, as_json
+from hardmask.pipeline.config import MaskingConfig, MlmConfig, Run, as_json
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
-from hardmask.pipeline.recipes import recipe_named
+from hardmask.pipeline.recipes import selected_runs
 from hardmask.pipeline.runfolder import RunFolder, Stage, weights_digest
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN
 from hardmask.pipeline.training import evaluate_sums, micro_sequences, perplexity, total_steps, train
@@ -40,46 +41,6 @@ def check_settings(run: Run, folder: RunFolder) -> None:
         check_masking(masking, run.tokens.sequence_length)
 
 
-def selected_runs(run: Run, recipe: str, typed: frozenset[str] = frozenset()) -> list[tuple[MlmConfig, MaskingConfig]]:
-    """The runs to train: the one --mlm.name names, else all the recipe lists.
-
-    A listed run takes what its entry says, except where a setting differs from the recipe's default or its flag was
-    `typed`.
-    """
-    base = recipe_named(recipe)
-    listed = {entry.name: entry for entry in base.mlm_runs}
-    if run.mlm.name:
-        entries = [listed.get(run.mlm.name) or MlmRun(name=run.mlm.name, init=run.mlm.init)]
-    else:
-        for flag, ours, theirs in (
-            ("--masking", run.masking, base.run.masking),
-            ("--mlm.init", run.mlm.init, base.run.mlm.init),
-        ):
-            if ours != theirs:
-                raise UserError(
-                    "it says how one run is made", where=flag, mend="Add --mlm.name NAME, its folder in mlm/"
-                )
-        entries = list(base.mlm_runs)
-
-    def merged(group: str, ours: Any, theirs: Any, changes: dict[str, Any]) -> Any:
-        kept = {
-            name: value
-            for name, value in changes.items()
-            if getattr(ours, name) == getattr(theirs, name) and f"--{group}.{name.replace('_', '-')}" not in typed
-        }
-        return dataclasses.replace(ours, **kept)
-
-    return [
-        (
-            merged(
-                "mlm", dataclasses.replace(run.mlm, name=entry.name), base.run.mlm, {"init": entry.init, **entry.mlm}
-            ),
-            merged("masking", run.masking, base.run.masking, entry.masking),
-        )
-        for entry in entries
-    ]
-
-
 def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig) -> None:
     ranks = distributed.start(run.device)
     shards = folder.shards("hardness")
@@ -93,6 +54,7 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     }
     stage = Stage(target / "training", settings, write=ranks.first)
     if stage.finished:
+        stage.tidy()
         return
     device = distributed.choose_device(run.device, ranks)
     check_masking(masking, metadata["sequence_length"])
@@ -103,21 +65,22 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
     measure = Measure(objective, held_out, length, micro_sequences(mlm, length, device), device)
-    train(
-        objective,
-        OrderedRows(shards, order),
-        mlm,
-        steps=steps,
-        sequence_length=length,
-        stage=stage,
-        ranks=ranks,
-        device=device,
-        evaluate=measure.uniform_and_own,
-        what=f"mlm {mlm.name}",
-        quiet=run.quiet,
-    )
-    if ranks.first:
-        _finish(objective, target, folder, stage, measure, steps)
+    with stage.alone():
+        train(
+            objective,
+            OrderedRows(shards, order),
+            mlm,
+            steps=steps,
+            sequence_length=length,
+            stage=stage,
+            ranks=ranks,
+            device=device,
+            evaluate=measure.uniform_and_own,
+            what=f"mlm {mlm.name}",
+            quiet=run.quiet,
+        )
+        if ranks.first:
+            _finish(objective, target, folder, stage, measure, steps)
     ranks.barrier()
 
 
@@ -184,11 +147,14 @@ def _finish(
 ) -> None:
     from hardmask.pipeline.tokenizer import open_tokenizer
 
-    objective.model.save_pretrained(target)
-    tokenizer = open_tokenizer(str(folder.tokenizer))
-    tokenizer.hf.model_max_length = measure.sequence_length
-    tokenizer.save(target)
+    def write(path: Path) -> None:
+        objective.model.save_pretrained(path)
+        tokenizer = open_tokenizer(str(folder.tokenizer))
+        tokenizer.hf.model_max_length = measure.sequence_length
+        tokenizer.save(path)
+
+    files = publish_model(target, stage.folder, write)
     results = measure.uniform_and_own()
     stage.log(step=steps, **results)
-    stage.finish(steps=steps, **results, over_alpha=measure.over_alpha())
-    stage.remove_checkpoints()
+    stage.finish(steps=steps, files=files, **results, over_alpha=measure.over_alpha())
+    stage.tidy()

@@ -218,16 +218,6 @@ def test_a_diverged_run_is_stopped_and_leaves_no_checkpoint(folder, tmp_path):
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 
-def test_a_damaged_checkpoint_is_named(folder, tmp_path):
-    with pytest.raises(Stopped):
-        run_training(folder, tmp_path / "run", 3)
-    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
-    path = checkpoint / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="step-00000002: this checkpoint is damaged"):
-        run_training(folder, tmp_path / "run")
-
-
 def test_too_few_positions_are_refused(folder, tmp_path):
     about = folder.manifest["metadata"]
     new_mlm(CONFIG, about).save_pretrained(tmp_path / "model")

@@ -1,0 +1,35 @@
+"""A trained model takes its place file by file, each of them whole, and is known by what it was written with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from hardmask.pipeline.checkpoint import disk_errors
+from hardmask.pipeline.digests import Digest, digests_of
+from hardmask.pipeline.publish import fsync_path, temporary_name
+
+
+def publish_model(folder: Path, scratch: Path, write: Callable[[Path], None]) -> dict[str, Digest]:
+    """Let `write` save a model into an empty folder, then move its files into `folder`; returns name → digest.
+
+    `scratch`: an existing folder on the same file system for what is not finished; one process at a time. Raises
+    OSError, and leaves nothing there, where the disk is full.
+    """
+    beside = scratch / ("." + temporary_name("model"))
+    beside.mkdir()
+    try:
+        with disk_errors(beside):
+            write(beside)
+        names = sorted(path.name for path in beside.iterdir())
+        files = digests_of(beside, names)
+        for name in names:
+            fsync_path(beside / name)
+        for name in names:
+            os.replace(beside / name, folder / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    fsync_path(folder)
+    return files

@@ -1,0 +1,164 @@
+"""Ending on SIGTERM and SIGINT: at once where that harms nothing, after a critical section, or after a grace period.
+
+The first signal raises `Stopped` in the main thread, between two of its instructions. Inside `held` it waits for the
+section's end. A main thread that does not come back from a long call of a C library, or swallows the exception, is
+ended with its process once the grace period is over; what was published before is as safe as under SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from hardmask.pipeline.errors import STOPPED, Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE_SECONDS = 8.0
+ONE_KEY_SECONDS = 0.5
+"""A terminal and a launcher may both pass the same Ctrl-C on; a SIGINT that comes later was meant as a second one."""
+LINE = "hardmask: stopped; run the same command again to go on."
+
+
+class _Signals:
+    """What this process has been asked; a process has one set of handlers, so there is one of these."""
+
+    asked = False
+    pending = False
+    """Asked inside a section; its end raises `Stopped`."""
+    depth = 0
+    """Sections the main thread is in."""
+    active = False
+
+
+_signals = _Signals()
+
+
+def requested(*, within: float = 0.0) -> bool:
+    """Whether a signal has asked this process to stop, or does so in at most so many seconds."""
+    until = time.monotonic() + within
+    while not _signals.asked and time.monotonic() < until:
+        time.sleep(0.02)
+    return _signals.asked
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """A critical section: a stop asked for inside raises `Stopped` at its end. Only the main thread is ever stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _signals.depth += 1
+    try:
+        yield
+    finally:
+        _signals.depth -= 1
+        _raise_pending()
+
+
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """The part of `handled` that signals may interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _signals.depth -= 1
+    try:
+        _raise_pending()
+        yield
+    finally:
+        _signals.depth += 1
+
+
+@contextlib.contextmanager
+def handled(*, until_exit: bool = False, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
+    """Take over SIGTERM and SIGINT, held but for what runs in `released`; afterwards the old handlers are back.
+
+    `until_exit`: the process ends after this block, and a stop that was asked for covers its end too. Outside the
+    main thread, where Python allows no handlers, nothing happens.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _signals.asked = _signals.pending = False
+    _signals.depth, _signals.active = 1, True
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watchdog = threading.Thread(target=_watch, args=(reading, grace_seconds), name="stopping", daemon=True)
+    watchdog.start()
+    old_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    old: list[Any] = [signal.signal(number, _handle) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        if not (until_exit and _signals.asked):
+            for number, handler in zip(SIGNALS, old, strict=True):
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.set_wakeup_fd(old_descriptor)
+            _signals.asked = _signals.pending = _signals.active = False
+            _signals.depth = 0
+            os.close(writing)
+            watchdog.join()
+            os.close(reading)
+
+
+def _handle(_number: int, _frame: FrameType | None) -> None:
+    if _signals.asked:
+        return
+    _signals.asked = _signals.pending = True
+    _raise_pending()
+
+
+def _raise_pending() -> None:
+    if _signals.pending and not _signals.depth:
+        _signals.pending = False
+        raise Stopped
+
+
+def _watch(reading: int, grace_seconds: float) -> None:
+    """In a thread: end the process on a second SIGINT, or when it still runs so long after its first signal.
+
+    Signals arrive through a pipe that Python's own C handler writes to, so that it does not matter what the main
+    thread is doing.
+    """
+    first = None
+    readable = select.poll()  # knows descriptors above 1,023, which select does not
+    readable.register(reading, select.POLLIN)
+    while True:
+        left = None if first is None else max(0.0, first + grace_seconds - time.monotonic())
+        if not readable.poll(None if left is None else left * 1000):
+            break
+        arrived = os.read(reading, 64)
+        if not arrived:
+            return
+        for number in arrived:
+            if first is None and number in SIGNALS:
+                first = time.monotonic()
+            elif number == signal.SIGINT and first is not None and time.monotonic() - first > ONE_KEY_SECONDS:
+                _end()
+    _end()
+
+
+def _end() -> None:
+    # Not through sys.stderr: the main thread may hold its lock.
+    os.write(2, f"{LINE}\n".encode())
+    os._exit(STOPPED)
+
+
+def _after_fork() -> None:
+    """A forked child is not this run: it gets Python's own handlers, and its signals do not reach our pipe."""
+    if _signals.active:
+        _signals.asked = _signals.pending = _signals.active = False
+        _signals.depth = 0
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+os.register_at_fork(after_in_child=_after_fork)
