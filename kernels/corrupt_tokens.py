@@ -21,6 +21,7 @@ def corrupt_tokens(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    chosen_at: Tensor | None = None,
     implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace the tokens at the drawn positions and return what they were.
@@ -41,6 +42,9 @@ def corrupt_tokens(
         seed: 0 … 2^32-1.
         sequence_id: [B] int64.
         epoch: one integer or [B] int64, of 0 … 2^32-1.
+        chosen_at: [B, S] int64, positions (not checked) by whose random words it is chosen what happens, such as the
+            first ones of the drawn positions' words, all of whose tokens then fare alike; which token a random one is
+            stays a matter of its own position. None: `positions`.
         implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
@@ -52,6 +56,8 @@ def corrupt_tokens(
             of range, or the implementation cannot run.
     """
     _check_rows(input_ids, positions, filled, sequence_id, epoch)
+    if chosen_at is not None and chosen_at.shape != positions.shape:
+        raise ValueError(f"chosen_at is {list(chosen_at.shape)}; {list(positions.shape)} is needed, as of positions")
     if min(mask_share, random_share) < 0 or mask_share + random_share > 1 + 2**-32:
         raise ValueError(f"shares of {mask_share} and {random_share}; two shares that add up to at most 1 are needed")
     choices = ordinary_ids.shape[0]
@@ -77,6 +83,7 @@ def corrupt_tokens(
         seed=seed,
         sequence_id=sequence_id,
         epoch=epoch,
+        chosen_at=chosen_at,
     )
 
 
@@ -106,9 +113,12 @@ def _corrupt_tokens(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    chosen_at: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     choices = ordinary_ids.shape[0]
     choice, draw, _, _ = keyed_words(seed, Purpose.CORRUPTION, position=positions, sequence_id=sequence_id, epoch=epoch)
+    if chosen_at is not None:
+        choice = keyed_words(seed, Purpose.CORRUPTION, position=chosen_at, sequence_id=sequence_id, epoch=epoch)[0]
     original = input_ids.gather(1, positions)
     random_ids = ordinary_ids[(draw * choices) >> 32]  # the product is below 2^53
     replaced = torch.where(choice < below_random, random_ids, original)

@@ -25,6 +25,7 @@ def corrupt_tokens(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    chosen_at: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`corrupt_tokens` of arguments it has checked; thresholds are in units of 2^-32. No host sync."""
     corrupted = input_ids.clone(memory_format=torch.contiguous_format)
@@ -38,6 +39,7 @@ def corrupt_tokens(
             corrupted,
             targets,
             positions.contiguous(),
+            positions if chosen_at is None else chosen_at.contiguous(),
             filled.expand(rows, slots).contiguous(),
             ordinary_ids.contiguous(),
             per_row(sequence_id, rows),
@@ -49,6 +51,7 @@ def corrupt_tokens(
             below_mask,
             below_random,
             key_of(seed, Purpose.CORRUPTION),
+            CHOSEN_ELSEWHERE=chosen_at is not None,
             BLOCK=block,
             num_warps=min(max(block // 64, 1), 4),
         )
@@ -64,6 +67,7 @@ def _corrupt(
     corrupted: tl.tensor,  # [B, L] int64, in and out
     targets: tl.tensor,  # [B, S] int64, out
     positions: tl.tensor,  # [B, S] int64
+    chosen_at: tl.tensor,  # [B, S] int64, read if CHOSEN_ELSEWHERE
     filled: tl.tensor,  # [B, S] bool
     ordinary_ids: tl.tensor,  # [V'] int64
     sequence_id: tl.tensor,  # [B] int64
@@ -75,6 +79,7 @@ def _corrupt(
     below_mask: tl.int64,
     below_random: tl.int64,
     key: tl.int64,
+    CHOSEN_ELSEWHERE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -86,7 +91,10 @@ def _corrupt(
     # Drawn positions of a row are different, so no other slot has written here.
     token = corrupted + row * length + position
     original = tl.load(token, mask=drawn, other=0)
-    choice, draw, _, _ = keyed_words(key, position, tl.load(sequence_id + row), row_value(epoch, row))
+    row_id, row_epoch = tl.load(sequence_id + row), row_value(epoch, row)
+    choice, draw, _, _ = keyed_words(key, position, row_id, row_epoch)
+    if CHOSEN_ELSEWHERE:
+        choice, _, _, _ = keyed_words(key, tl.load(chosen_at + at, mask=drawn, other=0), row_id, row_epoch)
     choice = choice.to(tl.int64)
     masked = choice < below_mask
     random = (choice < below_random) & ~masked

@@ -4,25 +4,24 @@ Position i finishes at time E_i / w_i with E_i ~ Exp(1); the first M finishers a
 without replacement. Times are compared as log2 E_i - log2 w_i in fixed point. Only integer operations that are
 exact everywhere are used; every product stays below 2^53, so that code with nothing but doubles can follow.
 Qn means: an integer counting units of 2^-n.
+
+What races are units: single positions, or runs of positions that have a key in common and finish together.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from hardmask.kernels.fixed_point import LOG2_BITS, log2
 from hardmask.kernels.implementation import choose
 from hardmask.kernels.philox import Purpose, check_stream, keyed_words
 
 MAX_LENGTH = 8_192  # positions a row: 13 bits below the key
 MAX_RATE_PERMILLE = 1_000
-LOG2_BITS = 36  # log2 of a 53-bit integer in Q36 is below 2^42
-TABLE_BITS = 12
-FRACTION_BITS = 24  # a step of the table in Q36 is below 2^25: step * fraction < 2^49
 KEY_SHIFT = LOG2_BITS - 26  # keys are Q26: below 2^32 in size, and below 2^46 with 13 bits of position
 LOG2_LN2 = round(math.log2(math.log(2)) * 2**LOG2_BITS)
 SMALL_X = 1 << 22  # below it E comes from its series, whose next term u^3/3 < 2^-31.5 is a 2^-21 of E
@@ -42,6 +41,7 @@ def race(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    heads: Tensor | None = None,
     implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw positions of every row without replacement, with chances proportional to integer weights.
@@ -51,6 +51,10 @@ def race(
     weights, seed, sequence_id and epoch only, not on the batch. Call the Triton twin outside of what torch.compile
     compiles: its launches break the graph.
 
+    With `heads` units are drawn: all positions of a unit take the key of its first one and follow each other in order,
+    so the M positions hold whole units, except that the last unit may be cut. A unit's chance goes by the weight its
+    positions have, which must be one and the same.
+
     Args:
         weights: [B, L] int64, each 0 ≤ w < 2^53 (not checked); only their ratios within a row matter.
         maskable: [B, L] bool.
@@ -59,6 +63,7 @@ def race(
         seed: 0 … 2^32-1.
         sequence_id: [B] int64.
         epoch: one integer or [B] int64, of 0 … 2^32-1.
+        heads: [B, L] int64, the first position of each position's unit (not checked); None: each is one of its own.
         implementation: "reference" or "triton", equal bit for bit; None: Triton where it can run.
 
     Returns:
@@ -92,6 +97,7 @@ def race(
         seed=seed,
         sequence_id=sequence_id,
         epoch=epoch,
+        heads=heads,
     )
 
 
@@ -104,13 +110,17 @@ def _race(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    heads: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     length = weights.shape[1]
     position = torch.arange(length, device=weights.device)
-    word = keyed_words(seed, Purpose.RACE, position=position, sequence_id=sequence_id, epoch=epoch)[0]
-    key = (_log2_exponential(word) - _log2(weights)) >> KEY_SHIFT
+    keyed = position if heads is None else heads
+    word = keyed_words(seed, Purpose.RACE, position=keyed, sequence_id=sequence_id, epoch=epoch)[0]
+    key = (_log2_exponential(word) - log2(weights)) >> KEY_SHIFT
     key = key + torch.where(maskable, (weights == 0) * ZERO_WEIGHT, NEVER)
     bits = position_bits(length)
+    if heads is not None:  # below 2^62 in size with 13 bits more
+        key = (key << bits) + heads
     packed = (key << bits) + position  # unique, so every sort agrees
     first = torch.topk(packed, slots, largest=False, sorted=True).values
     drawn = mask_slots(maskable.sum(1, keepdim=True), rate_permille)
@@ -141,28 +151,6 @@ def _log2_exponential(word: Tensor) -> Tensor:
     small = x.clamp_max(SMALL_X - 1)
     series = (small << 4) + ((small * small) >> 29)
     # E / ln 2 = 32 - log2(2^32 - x) in Q36, below 2^42.
-    halvings = (32 << LOG2_BITS) - _log2((1 << 32) - x)
+    halvings = (32 << LOG2_BITS) - log2((1 << 32) - x)
     large = x >= SMALL_X
-    return _log2(torch.where(large, halvings, series)) + large * LOG2_LN2
-
-
-def _log2(value: Tensor) -> Tensor:
-    """log2 in Q36 of integers 1 … 2^53-1, to 1.1e-8; 0 for 0. Exact integer operations, monotone.
-
-    A double holds such an integer exactly: its exponent is the integer part of the logarithm, and its mantissa is
-    12 bits of table index, then 24 bits for linear interpolation.
-    """
-    table, steps = log2_table(value.device)
-    bits = value.clamp_min(1).to(torch.float64).view(torch.int64)
-    index = (bits >> (52 - TABLE_BITS)) & ((1 << TABLE_BITS) - 1)
-    fraction = (bits >> (52 - TABLE_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
-    whole = (bits >> 52) - 1023
-    return (whole << LOG2_BITS) + table[index] + ((steps[index] * fraction) >> FRACTION_BITS)
-
-
-@functools.cache
-def log2_table(device: torch.device) -> tuple[Tensor, Tensor]:
-    """log2(1 + i/4096) in Q36 for i of 0 … 4096, [4097] int64, and the steps between, [4096] int64."""
-    size = 1 << TABLE_BITS
-    table = torch.tensor([round(math.log2(1 + i / size) * 2**LOG2_BITS) for i in range(size + 1)], device=device)
-    return table, table.diff()
+    return log2(torch.where(large, halvings, series)) + large * LOG2_LN2

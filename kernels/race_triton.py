@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hardmask.kernels import fixed_point
 from hardmask.kernels import race as reference
 from hardmask.kernels.philox import Purpose
 from hardmask.kernels.philox_triton import key_of, keyed_words, per_row, row_value
@@ -21,13 +22,13 @@ KEY_BLOCK = 512  # positions a program makes the keys of
 RANK_BLOCK = 128  # positions a program ranks, against OTHERS_BLOCK of the row at a time
 OTHERS_BLOCK = 32
 
-LOG2_BITS = tl.constexpr(reference.LOG2_BITS)
-LOG2_OF_2_32 = tl.constexpr(32 << reference.LOG2_BITS)
-INDEX_SHIFT = tl.constexpr(52 - reference.TABLE_BITS)
-INDEX_MASK = tl.constexpr((1 << reference.TABLE_BITS) - 1)
-FRACTION_BITS = tl.constexpr(reference.FRACTION_BITS)
-FRACTION_SHIFT = tl.constexpr(52 - reference.TABLE_BITS - reference.FRACTION_BITS)
-FRACTION_MASK = tl.constexpr((1 << reference.FRACTION_BITS) - 1)
+LOG2_BITS = tl.constexpr(fixed_point.LOG2_BITS)
+LOG2_OF_2_32 = tl.constexpr(32 << fixed_point.LOG2_BITS)
+INDEX_SHIFT = tl.constexpr(52 - fixed_point.TABLE_BITS)
+INDEX_MASK = tl.constexpr((1 << fixed_point.TABLE_BITS) - 1)
+FRACTION_BITS = tl.constexpr(fixed_point.FRACTION_BITS)
+FRACTION_SHIFT = tl.constexpr(52 - fixed_point.TABLE_BITS - fixed_point.FRACTION_BITS)
+FRACTION_MASK = tl.constexpr((1 << fixed_point.FRACTION_BITS) - 1)
 KEY_SHIFT = tl.constexpr(reference.KEY_SHIFT)
 LOG2_LN2 = tl.constexpr(reference.LOG2_LN2)
 SMALL_X = tl.constexpr(reference.SMALL_X)
@@ -47,6 +48,7 @@ def race(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
+    heads: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`hardmask.kernels.race.race` of arguments it has checked. No host sync.
 
@@ -64,13 +66,15 @@ def race(
         _keys[(rows, triton.cdiv(length, block))](
             weights.contiguous(),
             maskable.expand(rows, length).contiguous(),
+            packed if heads is None else heads.expand(rows, length).contiguous(),
             per_row(sequence_id, rows),
             per_row(epoch, rows),
-            reference.log2_table(weights.device)[0],
+            fixed_point.log2_table(weights.device)[0],
             packed,
             length,
             position_bits,
             key_of(seed, Purpose.RACE),
+            UNITS=heads is not None,
             BLOCK=block,
             num_warps=4,
         )
@@ -80,6 +84,7 @@ def race(
             filled,
             length,
             position_bits,
+            position_bits if heads is None else 2 * position_bits,
             slots,
             rate_permille,
             BLOCK=RANK_BLOCK,
@@ -93,13 +98,15 @@ def race(
 def _keys(
     weights: tl.tensor,  # [B, L] int64
     maskable: tl.tensor,  # [B, L] bool
+    heads: tl.tensor,  # [B, L] int64, read if UNITS
     sequence_id: tl.tensor,  # [B] int64
     epoch: tl.tensor,  # [B] int64, or an integer
     table: tl.tensor,  # [4097] int64
-    packed: tl.tensor,  # [B, L] int64, out: key * 2^position_bits + position
+    packed: tl.tensor,  # [B, L] int64, out: key, head if UNITS, position, each 2^position_bits of the next
     length: tl.tensor,
     position_bits: tl.tensor,
     key: tl.int64,
+    UNITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -108,19 +115,24 @@ def _keys(
     at = row * length + position
     weight = tl.load(weights + at, mask=inside, other=0)
     is_maskable = tl.load(maskable + at, mask=inside, other=0)
-    word, _, _, _ = keyed_words(key, position, tl.load(sequence_id + row), row_value(epoch, row))
+    head = tl.load(heads + at, mask=inside, other=0) if UNITS else position
+    word, _, _, _ = keyed_words(key, head, tl.load(sequence_id + row), row_value(epoch, row))
     time = (_log2_exponential(word.to(tl.int64), table) - _log2(weight, table)) >> KEY_SHIFT
     last = tl.where(is_maskable, tl.where(weight == 0, ZERO_WEIGHT, 0), NEVER)
-    tl.store(packed + at, ((time + last) << position_bits) + position, mask=inside)
+    time += last
+    if UNITS:
+        time = (time << position_bits) + head
+    tl.store(packed + at, (time << position_bits) + position, mask=inside)
 
 
-@triton.jit(do_not_specialize=["length", "position_bits", "slots", "rate_permille"])
+@triton.jit(do_not_specialize=["length", "position_bits", "bits_below_key", "slots", "rate_permille"])
 def _ranks(
     packed: tl.tensor,  # [B, L] int64
     positions: tl.tensor,  # [B, S] int64, out
     filled: tl.tensor,  # [B, S] bool, out
     length: tl.tensor,
     position_bits: tl.tensor,
+    bits_below_key: tl.tensor,
     slots: tl.tensor,
     rate_permille: tl.tensor,
     BLOCK: tl.constexpr,
@@ -137,7 +149,7 @@ def _ranks(
         other_position = start + tl.arange(0, OTHERS)
         other = tl.load(packed + other_position, mask=other_position < length, other=NO_POSITION)
         smaller += (other[None, :] < own[:, None]).to(tl.int32)
-        maskable += ((other >> position_bits) < NOT_MASKABLE).to(tl.int32)
+        maskable += ((other >> bits_below_key) < NOT_MASKABLE).to(tl.int32)
     rank = tl.sum(smaller, 1)
     drawn = (rate_permille * tl.sum(maskable, 0) + 500) // 1000
     is_filled = rank < drawn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardmask.kernels.philox import Purpose, keyed_words
-from hardmask.kernels.race import _log2, _log2_exponential, log2_table, mask_slots, race
+from hardmask.kernels.race import _log2_exponential, mask_slots, race
 
 CPU = torch.device("cpu")
 
@@ -52,25 +51,6 @@ def inclusion_chances(weights, draws):
             left -= weights[item]
         chances[frozenset(order)] = chances.get(frozenset(order), 0) + chance
     return chances
-
-
-def test_table_is_the_rounded_logarithm():
-    with localcontext() as context:
-        context.prec = 40
-        table = [
-            int(((Decimal(4096 + i) / 4096).ln() / Decimal(2).ln() * 2**36).to_integral_value()) for i in range(4097)
-        ]
-    assert log2_table(CPU)[0].tolist() == table
-
-
-def test_log2_error_and_order():
-    small = torch.arange(1, 100_000)
-    large = torch.logspace(5, 15.9, 200_000, dtype=torch.float64).long().unique()
-    value = torch.cat([small, large, torch.tensor([2**53 - 1])])
-    log2 = _log2(value)
-    assert ((log2.double() / 2**36 - torch.log2(value.double())).abs().max()) < 1.1e-8
-    assert (log2.diff() >= 0).all()
-    assert torch.equal(_log2(2 ** torch.arange(53)), torch.arange(53) << 36)
 
 
 def test_exponential_error_and_order():

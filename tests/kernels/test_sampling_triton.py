@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from hardmask.kernels.corrupt_tokens import corrupt_tokens
+from hardmask.kernels.fixed_point import log2 as reference_log2
+from hardmask.kernels.fixed_point import log2_table
 from hardmask.kernels.philox import MASK32
-from hardmask.kernels.race import SMALL_X, log2_table, mask_slots, race
-from hardmask.kernels.race import _log2 as reference_log2
+from hardmask.kernels.race import SMALL_X, mask_slots, race
 from hardmask.kernels.race import _log2_exponential as reference_log2_exponential
 from hardmask.kernels.sample_positions import hardness_weights, sample_positions
 
@@ -103,16 +104,26 @@ def test_equal_to_the_references(triton_device, length):
         key = {"seed": MASK32, "sequence_id": ids, "epoch": epoch}
         positions, filled = both(race, (weight[kept], maskable), triton_device, rate_permille=rate, slots=slots, **key)
         tokens = torch.arange(rows * length).reshape(rows, length) + 5
-        both(
-            corrupt_tokens,
-            (tokens, positions, filled),
-            triton_device,
-            mask_id=2**40,
-            ordinary_ids=torch.arange(1000) * 2**20,
-            mask_share=0.4,
-            random_share=0.3,
-            **key,
-        )
+        shares = {"mask_id": 2**40, "ordinary_ids": torch.arange(1000) * 2**20, "mask_share": 0.4, "random_share": 0.3}
+        both(corrupt_tokens, (tokens, positions, filled), triton_device, **shares, **key)
+
+
+@pytest.mark.parametrize("length", [1, 7, 128, 300])
+def test_units_equal_the_references(triton_device, length):
+    generator = torch.Generator().manual_seed(length)
+    starts = torch.rand(6, length, generator=generator) < 0.3
+    starts[:, 0] = True
+    heads = torch.where(starts, torch.arange(length), 0).cummax(1).values
+    weights = torch.randint(0, 5, (6, length), generator=generator).gather(1, heads)  # some of weight 0
+    maskable = torch.rand(6, length, generator=generator) < 0.8
+    key = {"seed": 5, "sequence_id": torch.arange(6) * 2**33, "epoch": torch.arange(6)}
+    positions, filled = both(
+        race, (weights, maskable), triton_device, rate_permille=400, slots=mask_slots(length, 400), heads=heads, **key
+    )
+    shares = {"mask_id": 4, "ordinary_ids": torch.arange(40), "mask_share": 0.4, "random_share": 0.3}
+    chosen_at = heads.gather(1, positions)
+    tokens = torch.arange(6 * length).reshape(6, length) + 5
+    both(corrupt_tokens, (tokens, positions, filled), triton_device, chosen_at=chosen_at, **shares, **key)
 
 
 @pytest.mark.parametrize("weights", [(1, 2**53 - 1, 0, 1, 0), (0, 0, 0, 0, 0), (2**53 - 1,) * 5])
@@ -251,9 +262,11 @@ def without_interpreter(*command):
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_compiled_without_stack(capability):
-    lines = without_interpreter("compile_only.py", str(capability), "sampling", "sampling-8192").splitlines()
+    lines = without_interpreter(
+        "compile_only.py", str(capability), "sampling", "sampling-8192", "sampling-units"
+    ).splitlines()
     kernels = [json.loads(line) for line in lines]
-    assert len(kernels) == 8
+    assert len(kernels) == 12
     for kernel in kernels:
         assert kernel["stack_bytes"] == 0, kernel
         assert kernel["registers"] * 32 * kernel["warps"] <= 65_536, kernel  # else it does not launch

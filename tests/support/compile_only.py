@@ -132,8 +132,8 @@ LAUNCHES |= {
 }
 
 
-def _sampling(length: int) -> Callable[[int], Callable[[], Any]]:
-    """Weights, keys, ranks and corruption of rows of `length` tokens."""
+def _sampling(length: int, *, units: bool = False) -> Callable[[int], Callable[[], Any]]:
+    """Weights, keys, ranks and corruption of rows of `length` tokens; token by token or by units."""
 
     def case(capability: int) -> Callable[[], Any]:
         from hardmask.kernels.corrupt_tokens_triton import corrupt_tokens
@@ -144,11 +144,13 @@ def _sampling(length: int) -> Callable[[int], Callable[[], Any]]:
         ids, ordinary_ids = torch.ones(4, length, dtype=torch.int64), torch.arange(100)
         key = {"seed": 1, "sequence_id": torch.arange(4), "epoch": 0}
         slots = (3 * length + 19) // 20
+        heads = torch.zeros(4, length, dtype=torch.int64) if units else None
+        chosen_at = torch.zeros(4, slots, dtype=torch.int64) if units else None
 
         def launch() -> None:
             weights = hardness_weights(perplexity, perplexity, maskable, alpha_units=2**25)
-            positions, filled = race(weights, maskable, rate_permille=150, slots=slots, **key)
-            chances = {"below_mask": 2**31, "below_random": 2**32}
+            positions, filled = race(weights, maskable, rate_permille=150, slots=slots, heads=heads, **key)
+            chances = {"below_mask": 2**31, "below_random": 2**32, "chosen_at": chosen_at}
             corrupt_tokens(ids, positions, filled, mask_id=4, ordinary_ids=ordinary_ids, **chances, **key)
 
         return launch
@@ -156,7 +158,11 @@ def _sampling(length: int) -> Callable[[int], Callable[[], Any]]:
     return case
 
 
-LAUNCHES |= {"sampling": _sampling(512), "sampling-8192": _sampling(8_192)}
+LAUNCHES |= {
+    "sampling": _sampling(512),
+    "sampling-8192": _sampling(8_192),
+    "sampling-units": _sampling(512, units=True),
+}
 
 
 def _linear_nll(candidates: bool) -> Callable[[int], Callable[[], Any]]:
