@@ -151,7 +151,18 @@ def _end() -> None:
     os._exit(STOPPED)
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """A child that gets a signal before it is told apart from this process would write to our pipe: let it wait."""
+    if _signals.active:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _after_fork_here() -> None:
+    if _signals.active:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _after_fork_in_child() -> None:
     """A forked child is not this run: it gets Python's own handlers, and its signals do not reach our pipe."""
     if _signals.active:
         _signals.asked = _signals.pending = _signals.active = False
@@ -159,6 +170,7 @@ def _after_fork() -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork_in_child)
