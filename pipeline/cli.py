@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from hardmask.pipeline import distributed, shares, stopping
 from hardmask.pipeline.config import Run, as_json, with_values
+from hardmask.pipeline.disk import refused_when_full
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(words: list[str], *, debug: bool) -> int:
     """Do what the words say; how that ended is said in a line and an exit code. Signals are heard in `_run` alone."""
     try:
-        with stopping.released():
+        with stopping.released(), refused_when_full():
             _run(words)
     except UserError as error:
         if debug:

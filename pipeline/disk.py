@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from hardmask.pipeline.errors import UserError
@@ -64,3 +66,24 @@ def disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextlib.contextmanager
+def refused_when_full() -> Iterator[None]:
+    """What a full disk breaks off inside is a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not disk_full(error):
+            raise
+        mend = "Free some there, or raise the quota or limit, and run the same command again"
+        raise UserError("no space is left", where=_place_of(error), mend=mend) from error
+
+
+def _place_of(error: BaseException | None) -> str:
+    """The file an error, or the one behind it, is about; empty where none says."""
+    while error is not None:
+        if name := getattr(error, "filename", None):
+            return str(name)
+        error = error.__cause__ or error.__context__
+    return ""
