@@ -1,0 +1,107 @@
+"""Annotations of a run's tokens, in `annotations/NAME/`: what masking strategies need to know besides perplexities.
+
+A column is a folder of shards with one uint8 for every position, in the units, rows and record batches of `tokens/`
+and `hardness/`; it may lie in the run's `store`. A table is `table.arrow`, one int64 for every token id. Beside either,
+`config.json` holds the settings and the fingerprint of the tokens, and `done.json` the digests of its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hardmask.pipeline import shards
+from hardmask.pipeline.digests import damage_of_file
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.publish import fsync_path, temporary_name
+from hardmask.pipeline.runfolder import RunFolder, read_json
+from hardmask.pipeline.sealed import read_sealed
+from hardmask.pipeline.shard_folder import ShardFolder
+
+ANNOTATIONS = "annotations"
+TABLE = "table.arrow"
+
+
+def annotation_path(folder: RunFolder, name: str) -> Path:
+    """Where the annotation's records and, unless the run has a store, its shards lie."""
+    return folder.path / ANNOTATIONS / name
+
+
+def annotations_of(folder: RunFolder) -> list[str]:
+    """Names of the annotations that were begun or made."""
+    return sorted(path.parent.name for path in (folder.path / ANNOTATIONS).glob("*/config.json"))
+
+
+def annotation_shards(folder: RunFolder, name: str) -> ShardFolder:
+    """The shards of a column."""
+    target = folder.shards(f"{ANNOTATIONS}/{name}")
+    target.mend = f"Run `hardmask repair {folder.path}`"
+    return target
+
+
+def is_made(folder: RunFolder, name: str) -> bool:
+    """Whether the annotation is finished, of whatever tokens."""
+    return (annotation_path(folder, name) / "done.json").exists()
+
+
+class Columns:
+    """Columns of several annotations, record batch by record batch."""
+
+    def __init__(self, folders: dict[str, ShardFolder]) -> None:
+        self.folders = folders
+
+    def read(self, unit: int, index: int) -> dict[str, np.ndarray]:
+        """name -> [N, L] uint8 of record batch `index` of a unit: the rows of that batch of `hardness/`, in order."""
+        return {name: target.read_marks(unit, index).values for name, target in self.folders.items()}
+
+
+def open_columns(folder: RunFolder, names: Iterable[str]) -> Columns:
+    """Columns by name; a UserError for one that is not finished, or was made from other tokens."""
+    for name in names:
+        _require_made(folder, name)
+    return Columns({name: annotation_shards(folder, name) for name in names})
+
+
+def read_table(folder: RunFolder, name: str) -> np.ndarray:
+    """[vocabulary] int64 of a finished table; a UserError for one that is damaged, or was made from other tokens."""
+    done = _require_made(folder, name)
+    path = annotation_path(folder, name) / TABLE
+    if what := damage_of_file(path, done["files"][TABLE]):
+        raise UserError(what, where=path, mend=f"Run `hardmask repair {folder.path}`")
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all().column(name).to_numpy().copy()
+
+
+def write_arrow(path: Path, columns: dict[str, pa.Array | np.ndarray], about: dict[str, Any]) -> None:
+    """Replace an Arrow file of a few columns as a whole; `about` goes into its schema's metadata."""
+    table = pa.table(columns).replace_schema_metadata({shards.METADATA_KEY: json.dumps(about, sort_keys=True)})
+    beside = path.with_name("." + temporary_name(path.name))
+    try:
+        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        fsync_path(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def _require_made(folder: RunFolder, name: str) -> dict[str, Any]:
+    """The record of a finished annotation of the run's tokens as they are."""
+    path = annotation_path(folder, name)
+    if not is_made(folder, name):
+        raise UserError("this annotation is not made", where=path, mend=f"Run `hardmask annotate {name}` for the run")
+    made_from = read_json(path / "config.json")["settings"]["tokens"]
+    if made_from != folder.shards("tokens").manifest["fingerprint"]:
+        raise UserError(
+            "this annotation was made from other tokens than the run has now",
+            where=path,
+            mend=f"Remove that folder and run `hardmask annotate {name}` again",
+        )
+    return read_sealed(path / "done.json")
