@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import Run, as_json
+from hardmask.pipeline.disk import hardness_bytes, require_free
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage, weights_digest
 from hardmask.pipeline.shard_folder import ShardFolder
@@ -32,34 +32,30 @@ def score(run: Run, folder: RunFolder) -> None:
         ranks.barrier()  # the others may have come too early to see it
         return
     job = Job(tokens.place, target.place, lms, hardness_metadata(tokens, lms), run.score.batch_tokens)
+    length = job.metadata["sequence_length"]
+    share = share_of(run, ranks)
+    mine, there = units_of(tokens, share), target.committed()
+    missing = [unit for unit in mine if unit["unit"] not in there]
+    left = sum(unit["sequences"] for unit in missing) * length
+    content, ids_bytes = (sum(unit[name] for unit in missing) for name in ("tokens", "bytes"))
+    require_free(target.place, hardness_bytes(content, left, ids_bytes=ids_bytes), "the hardness shards")
     target.begin(job.metadata)
     stage.begin()
-    _score_share(run, job, tokens, target, stage, ranks)
+    if share.count > 1 and not run.quiet:
+        print(f"hardmask score: {share}, {len(missing)} of its {len(mine)} units to score", file=sys.stderr, flush=True)
+    if missing:
+        total = sum(unit["sequences"] for unit in mine) * length
+        with bar("score", total, quiet=run.quiet or not ranks.first, done=total - left) as progress:
+            ENGINES[run.engine](run, job, [unit["unit"] for unit in missing], _Report(stage, progress))
     ranks.barrier()
     if ranks.first:
         _finish(job, tokens, target, stage, share_of(run, distributed.Ranks()))
 
 
-def _score_share(
-    run: Run, job: Job, tokens: ShardFolder, target: ShardFolder, stage: Stage, ranks: distributed.Ranks
-) -> None:
-    share = share_of(run, ranks)
-    mine = {unit["unit"]: unit["sequences"] * job.metadata["sequence_length"] for unit in _taken(tokens, share)}
-    missing = sorted(set(mine) - target.committed())
-    if share.count > 1 and not run.quiet:
-        print(f"hardmask score: {share}, {len(missing)} of its {len(mine)} units to score", file=sys.stderr, flush=True)
-    if not missing:
-        return
-    total, left = sum(mine.values()), sum(mine[unit] for unit in missing)
-    with bar("score", total, quiet=run.quiet or not ranks.first, done=total - left) as progress:
-        ENGINES[run.engine](run, job, missing, _Report(stage, progress))
-
-
-def _taken(tokens: ShardFolder, share: Share) -> Sequence[dict[str, Any]]:
-    """The units of a share: blocks of equally many sequences, but for the last unit of each."""
-    units = tokens.manifest["units"]
-    before, total, taken = 0, tokens.manifest["totals"]["sequences"], []
-    for unit in units:
+def units_of(tokens: ShardFolder, share: Share) -> list[dict[str, Any]]:
+    """The units of a share: a block of about as many sequences as every other share has."""
+    total, before, taken = tokens.manifest["totals"]["sequences"], 0, []
+    for unit in tokens.manifest["units"]:
         if share.takes(before, total):
             taken.append(unit)
         before += unit["sequences"]

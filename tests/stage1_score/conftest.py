@@ -1,0 +1,14 @@
+"""Tiny LMs are scored on one thread: for a second one to wait for the first costs more than it brings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
