@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,16 @@ from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.shard_folder import ShardFolder
 from hardmask.pipeline.verify import verify_run
 
-KINDS = {
-    "shards": ("tokens/shards/*", "hardness/shards/*"),
-    "commit records": ("tokens/commits/*", "hardness/commits/*"),
-    "manifests and plan": ("*/manifest.json", "*/metadata.json", "tokens/plan.json"),
-    "checkpoints": ("mlm/*/training/checkpoints/step-*/*",),
-    "models": ("alm/*/model.safetensors", "mlm/*/model.safetensors", "alm/*/config.json", "mlm/*/config.json"),
+SHARDS = ("shards/*", "commits/*", "manifest.json", "metadata.json", "plan.json")
+PARTS = {
+    "tokens": SHARDS,
+    "hardness": SHARDS,
+    "checkpoints": ("*/training/checkpoints/step-*/*",),
+    "models": ("*/model.safetensors", "*/config.json", "*/training/done.json"),
 }
-"""What a run folder vouches for, by glob."""
+"""Parts of a run folder, and what each vouches for, by glob."""
+FOLDERS = {"tokens": "tokens", "hardness": "hardness", "checkpoints": "mlm", "models": "alm"}
+"""The folder of the run each part lies in."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,22 @@ class Damage:
             self.path.write_bytes(data)
 
 
-def files_of(folder: Path, kind: str) -> list[Path]:
-    """The files of a kind that are there."""
-    return [path for pattern in KINDS[kind] for path in sorted(folder.glob(pattern))]
+def files_of(folder: Path, part: str) -> list[list[Path]]:
+    """The files of a part of a run folder, glob by glob."""
+    found = [sorted((folder / FOLDERS[part]).glob(pattern)) for pattern in PARTS[part]]
+    return [paths for paths in found if paths]
 
 
-def random_flips(folder: Path, kind: str, count: int, rng: np.random.Generator) -> list[Damage]:
-    """So many single bits, of files drawn evenly."""
-    paths = files_of(folder, kind)
-    picked = [paths[i] for i in rng.integers(len(paths), size=count)]
-    return [Damage(path, bit=int(rng.integers(8 * path.stat().st_size))) for path in picked]
+def random_file(folder: Path, part: str, rng: np.random.Generator) -> Path:
+    """A file of a part; each glob has the same chance."""
+    paths = files_of(folder, part)
+    chosen = paths[rng.integers(len(paths))]
+    return chosen[rng.integers(len(chosen))]
+
+
+def random_flip(path: Path, rng: np.random.Generator) -> Damage:
+    """Any bit of a file."""
+    return Damage(path, bit=int(rng.integers(8 * path.stat().st_size)))
 
 
 def cuts(path: Path, parts: int = 50) -> list[Damage]:
@@ -77,69 +86,63 @@ def cuts(path: Path, parts: int = 50) -> list[Damage]:
     return [Damage(path, cut=cut) for cut in sorted({size * part // parts for part in range(parts)})]
 
 
-def check_flips(folder: str, expected: str, kind: str, count: int, seed: list[int], out: str) -> int:
+def check_flips(folder: str, part: str, count: int, seed: list[int], out: str) -> int:
     """In a process of its own, which damaged bytes might bring down: flips into `out`, one JSON object."""
     rng = np.random.default_rng(seed)
-    return _check(Path(folder), Path(expected), random_flips(Path(folder), kind, count, rng), Path(out))
+    place = Path(folder)
+    return _check(place, part, [random_flip(random_file(place, part, rng), rng) for _ in range(count)], Path(out))
 
 
-def check_cuts(folder: str, expected: str, kind: str, files: int, seed: list[int], out: str) -> int:
-    """The same for cuts of so many files."""
+def check_cuts(folder: str, part: str, files: int, seed: list[int], out: str) -> int:
+    """The same for cuts of so many files of every glob."""
     rng = np.random.default_rng(seed)
-    paths = files_of(Path(folder), kind)
-    picked = rng.choice(len(paths), size=min(files, len(paths)), replace=False)
-    return _check(Path(folder), Path(expected), [cut for i in picked for cut in cuts(paths[i])], Path(out))
+    picked = [path for paths in files_of(Path(folder), part) for path in rng.permutation(np.array(paths))[:files]]
+    return _check(Path(folder), part, [cut for path in picked for cut in cuts(path)], Path(out))
 
 
-def _check(folder: Path, expected: Path, damages: list[Damage], out: Path) -> int:
-    rows = {kind: _all_rows(expected / kind) for kind in ("tokens", "hardness")}
-    whole = _failures(folder, rows, None)
-    failures = [f"before any damage: {failure}" for failure in whole]
+def _check(folder: Path, part: str, damages: list[Damage], out: Path) -> int:
+    read = _load if part == "checkpoints" else _all_rows if part in ("tokens", "hardness") else None
+    expected = read(folder / FOLDERS[part]) if read else {}
+    failures = [f"with nothing damaged: {finding}" for finding in verify_run(RunFolder(folder), 3)]
     for damage in damages:
-        print(damage, flush=True)  # the last one shows where a process ended that did not return
+        out.write_text(str(damage))  # shows where a process ended that did not return
         with damage.applied():
-            failures += [f"{damage}: {failure}" for failure in _failures(folder, rows, damage.path)]
-    compared = len(damages) * sum(len(values["length"]) for values in rows.values())
-    out.write_text(json.dumps({"injected": len(damages), "rows": compared, "failures": failures}))
+            named = {finding.path for finding in verify_run(RunFolder(folder), 3)}
+            if not {str(damage.path), str(damage.path.parent)} & named:
+                failures.append(f"{damage}: verify names {sorted(named)}")
+            if read and (what := _harm(read, folder / FOLDERS[part], expected)):
+                failures.append(f"{damage}: {what}")
+    rows = len(expected.get("length", ())) * len(damages)
+    out.write_text(json.dumps({"injected": len(damages), "rows": rows, "failures": failures}))
     return 0
 
 
-def _failures(folder: Path, rows: dict[str, dict[str, np.ndarray]], damaged: Path | None) -> list[str]:
-    """What should not have happened; `damaged` is the file that verifying must name, None: it must name nothing."""
-    found = []
-    findings = verify_run(RunFolder(folder), 3)
-    named = {finding.path for finding in findings}
-    if damaged is None:
-        found += [f"verify finds {named}"] if named else []
-    elif not {str(damaged), str(damaged.parent)} & named:
-        found.append(f"verify names {sorted(named)}")
-    readers: list[Callable[[], str]] = [lambda kind=kind: _read(folder / kind, rows[kind]) for kind in rows]
-    readers += [lambda path=path: _load(path) for path in sorted(folder.glob("mlm/*/training/checkpoints"))]
-    for read in readers:
-        try:
-            found += [what] if (what := read()) else []
-        except UserError as error:
-            found += [f"with nothing damaged: {error}"] if damaged is None else []
-        except Exception:
-            found.append(f"a reader crashed: {traceback.format_exc()}")
-    return found
+def _harm(read: Callable[[Path], dict[str, Any]], folder: Path, expected: dict[str, Any]) -> str:
+    """What a reader should not have done: anything but refuse, or read what was written."""
+    try:
+        found = read(folder)
+    except UserError:
+        return ""
+    except Exception:
+        return f"a reader crashed: {traceback.format_exc()}"
+    different = [name for name, values in expected.items() if not np.array_equal(found[name], values)]
+    return f"wrong values of {different}" if different else ""
 
 
-def _all_rows(folder: Path) -> dict[str, np.ndarray]:
+def _all_rows(folder: Path) -> dict[str, Any]:
+    """Columns of all shards."""
     shards = ShardFolder(folder)
     units = [entry["unit"] for entry in shards.manifest["units"]]
     return vars(concatenate([rows for unit in units for rows in shards.read_unit(unit)]))
 
 
-def _read(folder: Path, expected: dict[str, np.ndarray]) -> str:
-    """Read all rows; says so if they are not those expected, which is worse than an error."""
-    found = _all_rows(folder)
-    different = [name for name, values in expected.items() if not np.array_equal(found[name], values)]
-    return f"wrong rows of {folder.name}: {different}" if different else ""
-
-
-def _load(folder: Path) -> str:
-    """Open the newest whole checkpoint; what it holds was verified on the way."""
-    with contextlib.redirect_stderr(None):
-        newest = checkpoint.newest(folder)
-    return "no checkpoint is seen" if newest is None else ""
+def _load(folder: Path) -> dict[str, Any]:
+    """Steps of the newest whole checkpoints of a folder of models, each of which must have an older one."""
+    found = {}
+    for path in sorted(folder.glob("*/training/checkpoints")):
+        with contextlib.redirect_stderr(None):
+            newest = checkpoint.newest(path)
+        assert newest is not None, path
+        assert newest.path.name == f"step-{newest.state['step']:08d}", newest
+        found[path.parts[-3]] = np.array([(newest.path / "model.safetensors").stat().st_size])
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # a thread of pyarrow's that a fork would lose
 }
+PIPE_BYTES = 1 << 20  # what a child can say before it is read
 WRITES = ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 """Audit events that change a folder, where `open` opens for writing; Python raises them just before the change."""
 
@@ -61,11 +63,20 @@ class Child:
 
     warm: Warm
     pid: int
-    output: Path
+    output: int
+    """The end for reading of the pipe it writes to: a file would count against its limits."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._descriptor = os.pidfd_open(self.pid)
+        self._text = b""
+
+    def text(self) -> str:
+        """What it has said so far."""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self.output, 1 << 16):
+                self._text += more
+        return self._text.decode(errors="replace")
 
     def running(self, seconds: float = 0.0) -> bool:
         """Whether it still runs after at most so many seconds."""
@@ -84,7 +95,7 @@ class Child:
                 return False
             if Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T":
                 return True
-        raise TimeoutError(f"neither stopped nor ended: {self.output.read_text()}")
+        raise TimeoutError(f"neither stopped nor ended: {self.text()}")
 
     def ended(self, seconds: float = 120.0) -> Ended:
         """Wait for its end; a child that takes longer is killed, and the test fails."""
@@ -94,8 +105,9 @@ class Child:
             self.send(signal.SIGKILL)
         took = time.monotonic() - self.started
         usage = self.warm.ask({"reap": self.pid})
+        text = self.text()
         os.close(self._descriptor)
-        text = self.output.read_text(errors="replace")
+        os.close(self.output)
         assert not late, f"no end after {seconds} s: {text[-3000:]}"
         return Ended(seconds=took, text=text, **usage)
 
@@ -137,8 +149,10 @@ class Warm:
 
         `file_bytes`: no file of it can grow past that.
         """
-        output = self.scratch / f"output-{next(self._count):05d}.txt"
-        output.touch()
+        output = self.scratch / f"output-{next(self._count):05d}"
+        os.mkfifo(output)
+        descriptor = os.open(output, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         request = {
             "function": function,
             "arguments": list(arguments),
@@ -153,7 +167,7 @@ class Warm:
                 "signal_name": watched.signal_name,
             },
         }
-        return Child(self, self.ask(request)["pid"], output)
+        return Child(self, self.ask(request)["pid"], descriptor)
 
     def run(self, arguments: Sequence[str], **options: Any) -> Ended:
         """`start`, and wait for the end."""

@@ -8,7 +8,7 @@ import numpy as np
 
 SIZES = [
     "--device", "cpu", "--tokenizer.vocabulary", "300", "--tokens.sequence-length", "32", "--tokens.held-out", "0.1",
-    "--tokens.unit-bytes", "10000",
+    "--tokens.unit-bytes", "16000",
     "--alm.layers", "1", "--alm.width", "16", "--alm.heads", "2", "--alm.ffn", "16", "--alm.steps", "10",
     "--alm.batch-sequences", "8", "--alm.checkpoint-steps", "3", "--alm.eval-steps", "4", "--alm.dropout", "0.1",
     "--alm.eval-sequences", "8",
