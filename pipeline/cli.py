@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from hardmask.pipeline import distributed, shares, stopping
 from hardmask.pipeline.config import Run, as_json, with_values
-from hardmask.pipeline.disk import refused_when_full
+from hardmask.pipeline.disk import refused_by_system, require_folder
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
 from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
@@ -56,6 +56,7 @@ VERBS = {
     "score": Verb(
         "hardmask.stage1_score.score:score",
         "every token's perplexities into hardness/",
+        check="hardmask.stage1_score.score:check_settings",
         parallel=True,
         groups=("score", "ray"),
         shared=True,
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(words: list[str], *, debug: bool) -> int:
     """Do what the words say; how that ended is said in a line and an exit code. Signals are heard in `_run` alone."""
     try:
-        with stopping.released(), refused_when_full():
+        with stopping.released():
             _run(words)
     except UserError as error:
         if debug:
@@ -144,7 +145,9 @@ def _run(words: list[str]) -> None:
         named, flags = "", ["--out", named, *flags]  # a run folder in the place of its recipe
     run, folder = parse(verb, named or _recipe_of(_given("--out", flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    execute(verb, run, folder)
+    require_folder(folder.path)
+    with refused_by_system(folder.path):
+        execute(verb, run, folder)
 
 
 def usage() -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from hardmask.pipeline.errors import UserError
 
 MARGIN = 1.1  # estimates come from samples
-IDS_BYTES = 1.75  # of a token's id in a shard, behind zstd: 1.6 to 1.8 (English, BPE of 4,096 to 50,265 entries)
-HARDNESS_BYTES = 4.25  # of a token's two perplexities behind zstd: 4.0 to 4.3
-ROW_BYTES = 20  # of a row's other columns
+IDS_BYTES = 1.4  # of a token's id in a shard, behind zstd: 1.30 to 1.41 (English, BPE of 4,096 and 50,265 entries)
+HARDNESS_BYTES = 4.3  # of a token's two perplexities behind zstd
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "StorageFull")
 
 
@@ -28,7 +28,7 @@ def require_free(place: Path | str, needed_bytes: float, what: str) -> None:
     free, needed = free_bytes(place), needed_bytes * MARGIN
     if needed > free:
         raise UserError(
-            f"{what} would take about {gigabytes(needed)} and {gigabytes(free)} are free",
+            f"{what} would take about {in_words(needed)} and {in_words(free)} are free",
             where=place,
             mend="Free space there, or give --out on a larger disk, or a --store for the shards",
         )
@@ -42,15 +42,19 @@ def free_bytes(place: Path | str) -> int:
     return shutil.disk_usage(folder).free
 
 
-def gigabytes(count: float) -> str:
-    """Bytes in words, with three digits: 0.00123 GB, 12.3 GB, 1,230 GB."""
-    value = count / 1e9
-    return f"{value:,.0f} GB" if value >= 100 else f"{value:.3g} GB"
+def in_words(count: float) -> str:
+    """A number of bytes with three digits: 0.123 MB, 12.3 MB, 1.23 GB, 1,234 GB."""
+    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def hardness_bytes(tokens: int, positions: int, *, sequence_length: int = 512) -> float:
-    """Bytes of hardness shards over `tokens` content tokens in rows of `positions` positions in all."""
-    return tokens * (IDS_BYTES + HARDNESS_BYTES) + positions / sequence_length * ROW_BYTES
+def hardness_bytes(tokens: int, positions: int, *, ids_bytes: float | None = None) -> float:
+    """Bytes of hardness shards over `tokens` content tokens in rows of `positions` positions in all.
+
+    `ids_bytes`: what the same rows take in `tokens/`, where that is known.
+    """
+    ids = positions * IDS_BYTES if ids_bytes is None else ids_bytes
+    return ids + tokens * HARDNESS_BYTES
 
 
 def checkpoint_bytes(parameters: float, keep: int) -> float:
@@ -69,15 +73,28 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def refused_when_full() -> Iterator[None]:
-    """What a full disk breaks off inside is a UserError."""
+def refused_by_system(run_folder: Path) -> Iterator[None]:
+    """What a full disk or a missing right breaks off inside is a UserError; it names the file, else the run folder."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not disk_full(error):
+        if isinstance(error, UserError):
             raise
-        mend = "Free some there, or raise the quota or limit, and run the same command again"
-        raise UserError("no space is left", where=_place_of(error), mend=mend) from error
+        where = _place_of(error) or str(run_folder)
+        if disk_full(error):
+            mend = "Free some there, or raise the quota or limit, and run the same command again"
+            raise UserError("no space is left", where=where, mend=mend) from error
+        if isinstance(error, OSError) and error.errno in DENIED:
+            mend = "Give yourself the right to it, or give another --out"
+            raise UserError(f"the system refuses it ({error.strerror})", where=where, mend=mend) from error
+        raise
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a path at which no folder can be, because it, or what it would lie in, is a file."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file", where=path, mend="Give another --out, or move that file away")
 
 
 def _place_of(error: BaseException | None) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hardmask.pipeline import stopping
 from hardmask.pipeline.config import TrainConfig
+from hardmask.pipeline.disk import checkpoint_bytes, require_free
 from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.errors import Stopped, UserError
 from hardmask.pipeline.progress import bar
@@ -139,6 +140,8 @@ def train(
             where=f"--{config.prefix}.batch-sequences",
             mend="Give at least as many as there are processes",
         )
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters())
+    require_free(stage.folder, checkpoint_bytes(parameters, config.keep_checkpoints), f"the checkpoints of {what}")
     stage.begin()
     optimizer = optimizer_for(objective.model, config)
     tokens_per_step = config.batch_sequences * sequence_length

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import secrets
@@ -228,16 +229,19 @@ def _room(resources: dict[str, float], config: RayConfig, device: str) -> int:
     return config.actors or fit
 
 
+def require_ray() -> None:
+    """Refuse --engine ray where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("Ray is not installed", where="--engine ray", mend="Run `pip install 'hardmask[ray]'`")
+
+
 @contextlib.contextmanager
 def _cluster(config: RayConfig) -> Iterator[Any]:
     """Ray, connected; a local cluster is gone afterwards. One that this process is connected to already is taken."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            "Ray is not installed", where="--engine ray", mend="Run `pip install 'hardmask[ray]'`"
-        ) from error
+    require_ray()
+    import ray
+
     if ray.is_initialized():
         yield ray
         return
@@ -245,9 +249,9 @@ def _cluster(config: RayConfig) -> Iterator[Any]:
     if config.address:
         settings["address"] = config.address
     else:
-        # Ray's servers listen on every interface, so a secret of this run is asked of whoever connects.
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        # Ray's servers listen on every interface, and ask whoever connects for a secret: that of this run, not one that
+        # Ray would write into the user's home.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         settings |= {
             "address": "local",
             "include_dashboard": False,

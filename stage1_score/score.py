@@ -14,6 +14,7 @@ from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage, weights_di
 from hardmask.pipeline.shard_folder import ShardFolder
 from hardmask.pipeline.shares import Share, share_of
 from hardmask.stage1_score.engines import ENGINES
+from hardmask.stage1_score.ray_engine import require_ray
 from hardmask.stage1_score.scorer import Job, counts_of_plan, hardness_metadata
 
 
@@ -50,6 +51,12 @@ def score(run: Run, folder: RunFolder) -> None:
     ranks.barrier()
     if ranks.first:
         _finish(job, tokens, target, stage, share_of(run, distributed.Ranks()))
+
+
+def check_settings(run: Run, _folder: RunFolder) -> None:
+    """Refuse an engine that is not installed, before anything is spent."""
+    if run.engine == "ray":
+        require_ray()
 
 
 def units_of(tokens: ShardFolder, share: Share) -> list[dict[str, Any]]:

@@ -1,0 +1,137 @@
+"""Command lines that cannot be: words, numbers, shares, places and what is not installed."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from refused import NEW, Case
+
+
+def _without(*modules: str) -> Any:
+    """As if those were not installed."""
+
+    def patch(monkeypatch: Any) -> None:
+        for module in modules:
+            monkeypatch.setitem(sys.modules, module, None)
+
+    return patch
+
+
+def _small_disk(monkeypatch: Any) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9 - 500, free=500))
+
+
+def _full_disk(monkeypatch: Any) -> None:
+    def write(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hardmask.pipeline.shard_file.HashingSink.write", write)
+
+
+def _full_disk_for_checkpoints(monkeypatch: Any) -> None:
+    import safetensors
+
+    def save_model(*_: Any) -> None:
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_model", save_model)
+
+
+def _no_cuda(monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def _file_in_the_way() -> None:
+    Path("new").write_text("a file")
+
+
+def _wrong(words: str, flag: str, mend: str) -> Case:
+    """A value out of range."""
+    verb, typed, value = words.split()
+    return Case(f"{typed} {value}", f"{verb} demo {NEW} {typed} {value}", (rf"^hardmask: {flag}: it is ", mend))
+
+
+WORDS = (
+    Case("a verb that is nearly one", "scor demo", ("no verb 'scor'", "Choose one of .*score")),
+    Case("a recipe that is nearly one", "score dmeo", ("no recipe 'dmeo'", "Choose one of .*demo")),
+    Case("nothing to verify", "verify demo --out none", ("none: there is no such run folder", "Give one")),
+    Case("nothing to repair", "repair demo --out none", ("none: there is no such run folder", "Give one")),
+    Case("no status of nothing", "status demo --out none", ("none: there is no such run folder", "Give one")),
+    Case("a report of nothing", "report demo --out none", ("none: there is no run to report on", "Give|give")),
+    Case("a run of another recipe", "score small --out run", ("run: .*made with recipe demo, not small", "Give the recipe demo")),
+    Case("a share out of range", f"tokens demo {NEW} --shard-index 3 --num-shards 3",
+         ("--shard-index, --num-shards: there is no share 3 of 3", "from 0")),
+    Case("half a share", f"tokens demo {NEW} --shard-index 0", ("one is given without the other", "Give both")),
+    Case("a share of none", f"tokens demo {NEW} --shard-index 0 --num-shards 0", ("no share 0 of 0", "Give an index")),
+    Case("a share before the stages before it", f"score demo {NEW} --shard-index 0 --num-shards 2",
+         ("`alm` is not finished", "^hardmask: new", "Run `hardmask alm`")),
+    Case("CUDA that is not there", "pretrain demo --out run --mlm.name x --device cuda",
+         ("--device cuda: torch sees no CUDA device", "leave --device away"), patch=_no_cuda),
+    Case("Ray that is not installed", "score demo --out run --engine ray",
+         ("--engine ray", "not installed|cannot be imported", r"hardmask\[ray\]"), prepare=lambda: forget("hardness"),
+         patch=_without("ray")),
+    Case("a store of no known scheme", f"tokens demo {NEW} --store quux://bucket/x", ("quux://bucket/x", "Check the URL")),
+    Case("a store without its driver", f"tokens demo {NEW} --store s3://bucket/x", ("s3://bucket/x", "s3fs", "install its driver"),
+         patch=_without("s3fs")),
+    Case("an out that is a file", f"tokens demo {NEW}", ("new: it is a file", "Give another --out"), prepare=_file_in_the_way),
+    Case("an out below a file", "tokens demo --out first.txt/new --corpus.path second.txt", ("first.txt", "--out")),
+    Case("an out that may not be written", "tokens demo --out /sys/hardmask --corpus.path first.txt --tokenizer.vocabulary 300",
+         ("/sys/", "not be written|not permitted", "--out")),
+    Case("a disk too small for tokens", f"tokens demo {NEW}", ("would take about .* MB and 0.0005 MB are free", "new/tokens", "Free space"),
+         patch=_small_disk, adds="new"),
+    Case("a disk too small for hardness", "score demo --out run", ("the hardness shards would take", "run/hardness", "Free space"),
+         prepare=lambda: forget("hardness"), patch=_small_disk),
+    Case("a disk too small for checkpoints", "pretrain demo --out run --mlm.name x",
+         ("would take about", "run/mlm/x", "Free space"), patch=_small_disk),
+    Case("a disk that fills up with shards", f"tokens demo {NEW}", ("no space is left", "^hardmask: new", "Free some"), patch=_full_disk,
+         adds="new"),
+    Case("a disk that fills up with a checkpoint", "pretrain demo --out run --mlm.name x", ("no space is left", "run/mlm/x", "Free some"),
+         patch=_full_disk_for_checkpoints, adds="run/mlm/x"),
+)  # fmt: skip
+VALUES = tuple(
+    _wrong(words, flag, mend)
+    for words, flag, mend in (
+        ("tokens --tokens.sequence-length 8193", "--tokens.sequence-length", "Give 4 to 8192"),
+        ("tokens --tokens.unit-bytes -1", "--tokens.unit-bytes", "Give at least 1000"),
+        ("tokens --tokens.held-out nan", "--tokens.held-out", "Give a share"),
+        ("tokens --tokens.split-seed 4294967296", "--tokens.split-seed", "Give a whole number from 0 to 4294967295"),
+        ("tokens --corpus.max-bytes 0", "--corpus.max-bytes", "Give a number of at least 1"),
+        ("tokens --tokenizer.train-bytes 0", "--tokenizer.train-bytes", "Give a number of at least 1"),
+        ("alm --alm.heads 3", "--alm.heads", "Divide the width"),
+        ("alm --alm.layers 0", "--alm.layers", "at least 1"),
+        ("alm --alm.width 0", "--alm.width", "at least 1"),
+        ("alm --alm.epochs inf", "--alm.epochs", "Give a number above 0"),
+        ("alm --alm.lr nan", "--alm.lr", "Give a number above 0"),
+        ("alm --alm.weight-decay -1", "--alm.weight-decay", "Give"),
+        ("alm --alm.epsilon 0", "--alm.epsilon", "Give"),
+        ("alm --alm.betas=1.5 0.9", "--alm.betas", "Give"),
+        ("alm --alm.seed -1", "--alm.seed", "Give a whole number from 0"),
+        ("score --score.batch-tokens -5", "--score.batch-tokens", "Give"),
+        ("pretrain --mlm.ffn -1", "--mlm.ffn", "at least 1"),
+        ("pretrain --mlm.name a/b", "--mlm.name", "Use letters"),
+        ("pretrain --mlm.name ..", "--mlm.name", "Use letters"),
+        ("pretrain --masking.rate 1.5", "--masking.rate", "Give a share"),
+        ("pretrain --masking.seed 4294967296", "--masking.seed", "Give a whole number from 0"),
+        ("glue --glue.epochs 0", "--glue.epochs", "Give"),
+        ("glue --glue.batch-rows 0", "--glue.batch-rows", "Give"),
+        ("glue --glue.max-tokens 0", "--glue.max-tokens", "Give"),
+        ("glue --glue.probe-rows -3", "--glue.probe-rows", "Give"),
+        ("glue --glue.lr -1", "--glue.lr", "Give"),
+    )
+    if len(words.split()) == 3
+)
+
+
+def forget(*stages: str) -> None:
+    """As if those had not been done, nor the fine-tuning."""
+    import shutil
+
+    for stage in stages:
+        shutil.rmtree(Path("run") / stage)
+
+
+SETTINGS = (*WORDS, *VALUES)
