@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report test test-gpu soak bench bench-gpu lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report plan status verify repair test test-gpu soak bench bench-gpu lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,14 @@ glue: install  ## fine-tune on GLUE, or on probe tasks
 	$(HARDMASK) glue $(RECIPE) $(ARGS)
 report: install  ## figures and tables of a run
 	$(HARDMASK) report $(RECIPE) $(ARGS)
+plan: install  ## what a run would take: tokens, disk, hours
+	$(HARDMASK) plan $(RECIPE) $(ARGS)
+status: install  ## what is done and left of a run
+	$(HARDMASK) status $(RECIPE) $(ARGS)
+verify: install  ## look for damage in a run
+	$(HARDMASK) verify $(RECIPE) $(ARGS)
+repair: install  ## make again what is damaged, and nothing else
+	$(HARDMASK) repair $(RECIPE) $(ARGS)
 
 test: install-dev  ## the tests (ARGS go to pytest)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)

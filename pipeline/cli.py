@@ -38,6 +38,8 @@ class Verb:
     """`Run`, or a subclass of it with the verb's own flags."""
     shared: bool = False
     """Several jobs may each do a share of it."""
+    argument: str = ""
+    """The flag whose value may stand right behind the verb."""
 
 
 VERBS = {
@@ -92,6 +94,12 @@ VERBS = {
         settings="hardmask.pipeline.verify:VerifyRun",
     ),
     "repair": Verb("hardmask.pipeline.verify:repair", "make again what is damaged, and nothing else"),
+    "annotate": Verb(
+        "hardmask.stage2_pretrain.annotate:annotate",
+        "what some masking strategies need of the corpus, into annotations/NAME/",
+        settings="hardmask.stage2_pretrain.annotate:AnnotateRun",
+        argument="--name",
+    ),
 }
 STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
 
@@ -139,6 +147,9 @@ def _run(words: list[str]) -> None:
         raise UserError(
             f"there is no verb {verb!r}", where="hardmask VERB RECIPE", mend=f"Choose one of {', '.join(VERBS)}"
         )
+    argument = VERBS[verb].argument
+    if argument and len(words) > 1 and not words[1].startswith("-"):
+        words = [verb, *words[2:], argument, words[1]]
     named = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
     flags = words[2:] if named else words[1:]
     if named and named not in RECIPES and Path(named).is_dir() and not _given("--out", flags):
@@ -154,6 +165,7 @@ def usage() -> str:
     """What `hardmask --help` prints."""
     lines = ["hardmask VERB [RECIPE] [--out FOLDER] [--field value ...]", "", "verbs:"]
     lines += [f"  {name:10}{verb.meaning}" for name, verb in VERBS.items()]
+    lines += ["", "annotate takes the name of the annotation first: hardmask annotate pmi demo"]
     lines += ["", f"recipes: {', '.join(RECIPES)} (demo unless given)"]
     lines += ["", "hardmask VERB RECIPE --help shows the verb's settings with units and defaults."]
     return "\n".join(lines)
