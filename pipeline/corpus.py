@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -85,8 +85,10 @@ def placed_documents(
         yield from _documents_of(part, first, text_field)
 
 
-def _documents_of(part: Part, first: Place, text_field: str) -> Iterator[tuple[Place, str]]:
-    cursor = Cursor(first.at)
+def _documents_of(
+    part: Part, first: Place, text_field: str, cursor: Cursor | None = None
+) -> Generator[tuple[Place, str], None, None]:
+    cursor = cursor or Cursor(first.at)
     for passed, text in enumerate(READERS[part.reader](part.location, text_field, cursor)):
         place = Place(first.part, cursor.at, cursor.skip)
         cursor.skip += 1
@@ -96,6 +98,23 @@ def _documents_of(part: Part, first: Place, text_field: str) -> Iterator[tuple[P
                 yield place, text
             except UnicodeEncodeError:
                 yield place, SURROGATES.sub("\ufffd", text)
+
+
+def sampled_part(part: Part, text_field: str, limit: int) -> tuple[list[str], float | None]:
+    """Documents from the beginning of a part up to `limit` UTF-8 bytes, and the share of the part they are.
+
+    The share is None where nobody can tell, and right to within a block of the reader elsewhere.
+    """
+    cursor, texts, size = Cursor(), [], 0
+    documents = _documents_of(part, Place(0), text_field, cursor)
+    for _, text in documents:
+        texts.append(text)
+        size += len(text.encode())
+        if size >= limit:
+            share = cursor.share()  # before the file is closed
+            documents.close()
+            return texts, share
+    return texts, 1.0
 
 
 def up_to_bytes(documents: Iterable[tuple[Place, str]], limit: int | None) -> Iterator[tuple[Place, str]]:

@@ -160,11 +160,14 @@ def _read_hub(location: str, field: str, cursor: Cursor) -> Iterator[str]:
         raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
 
     rows = data.info.splits[split].num_examples if data.info.splits and split in data.info.splits else 0
+    given = 0
+    cursor.share = lambda: given / rows if rows else None
 
     def batches() -> Iterator[Any]:
+        nonlocal given
         try:
             for number, batch in enumerate(data.with_format("arrow").iter(batch_size=ROWS)):
-                cursor.share = lambda given=(number + 1) * ROWS: min(1.0, given / rows) if rows else None
+                given += len(batch)
                 if number >= cursor.at:  # those before are fetched, but their texts not made
                     _check_field(field, batch.column_names, where)
                     yield batch
