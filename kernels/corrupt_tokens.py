@@ -113,7 +113,7 @@ def _corrupt_tokens(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
-    chosen_at: Tensor | None,
+    chosen_at: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     choices = ordinary_ids.shape[0]
     choice, draw, _, _ = keyed_words(seed, Purpose.CORRUPTION, position=positions, sequence_id=sequence_id, epoch=epoch)

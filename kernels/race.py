@@ -110,7 +110,7 @@ def _race(
     seed: int,
     sequence_id: Tensor,
     epoch: Tensor | int,
-    heads: Tensor | None,
+    heads: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     length = weights.shape[1]
     position = torch.arange(length, device=weights.device)

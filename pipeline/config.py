@@ -7,19 +7,13 @@ paper does not state; the values themselves stand here or, where a recipe differ
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from hardmask.pipeline.errors import UserError
-
-SEED = "Give a whole number from 0 to 4294967295"
-
-
-def _check(config: Any, prefix: str, name: str, good: bool, mend: str) -> None:
-    if not good:
-        raise UserError(f"it is {getattr(config, name)}", where=f"{prefix}.{name.replace('_', '-')}", mend=mend)
+from hardmask.pipeline.checks import SEED, check_range
+from hardmask.pipeline.checks import check_field as _check
+from hardmask.pipeline.masking_config import MaskingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +34,9 @@ class CorpusConfig:
     name: str = ""
     """Shown in reports and stored in shards. Empty: made from the paths."""
 
+    def __post_init__(self) -> None:
+        check_range(self, "--corpus", "max_bytes", least=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -51,6 +48,9 @@ class TokenizerConfig:
     """Entries of a trained BPE, special tokens included (ours)."""
     train_bytes: int = 100_000_000
     """UTF-8 bytes of the corpus a BPE is trained on, from its beginning (ours)."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "--tokenizer", "train_bytes", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +121,14 @@ class TrainConfig:
     """Group of the flags."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_sequences", "eval_steps", "checkpoint_steps", "keep_checkpoints"):
-            self.check(name, getattr(self, name) >= 1, "Give a number of at least 1")
-        self.check("steps", self.steps is None or self.steps >= 1, "Give a number of at least 1")
-        self.check("epochs", self.epochs > 0, "Give a number above 0")
-        self.check("micro_sequences", self.micro_sequences >= 0, "Give a number of sequences, or 0 for what fits")
-        self.check("eval_sequences", self.eval_sequences >= 0, "Give a number of sequences, or 0 for none")
+        flags = f"--{self.prefix}"
+        whole = ("batch_sequences", "eval_steps", "checkpoint_steps", "keep_checkpoints", "steps")
+        check_range(self, flags, *whole, least=1)
+        check_range(self, flags, "epochs", "lr", "epsilon", above=0)
+        check_range(self, flags, "micro_sequences", "eval_sequences", "clip_norm", "weight_decay")
+        check_range(self, flags, "dropout", below=1)
         self.check("warmup", 0 <= self.warmup <= 1, "Give a share of the steps, such as 0.1")
-        self.check("dropout", 0 <= self.dropout < 1, "Give a share below 1, such as 0.1")
-        self.check("lr", math.isfinite(self.lr) and self.lr > 0, "Give a rate such as 1e-4")
-        self.check("clip_norm", self.clip_norm >= 0, "Give a norm, or 0 for no clipping")
+        self.check("betas", all(0 <= beta < 1 for beta in self.betas), "Give two rates below 1, such as 0.9 0.98")
         for name in ("seed", "order_seed"):
             self.check(name, 0 <= getattr(self, name) < 2**32, SEED)
 
@@ -165,7 +163,7 @@ class AlmConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("heads", self.heads > 0 and self.width % self.heads == 0, f"Divide the width {self.width}")
-        self.check("tokens", self.tokens is None or self.tokens > 0, "Give a number above 0")
+        check_range(self, "--alm", "layers", "width", "ffn", "tokens", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +173,9 @@ class ScoreConfig:
     batch_tokens: int = 0
     """Tokens per forward pass; 0: 512 on CPU and 16,896 on CUDA, 128 for each of 132 multiprocessors (ours; the latter
     not measured yet)."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "--score", "batch_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,35 +197,6 @@ class RayConfig:
         _check(self, "--ray", "actors", self.actors >= 0, "Give a number of processes, or 0 for what fits")
         _check(self, "--ray", "cpus", self.cpus > 0, "Give a number above 0")
         _check(self, "--ray", "gpus", self.gpus > 0, "Give a number above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskingConfig:
-    """Which tokens an MLM run must predict."""
-
-    preset: str = "hardness"
-    """A strategy by name: hardness, random."""
-    alpha: float = 0.005
-    """Smoothing of Eq. 4 (paper: 0, 0.001, 0.005), absolute, at a mean of P of 1/512; 0: in proportion to P, inf:
-    uniform."""
-    rate: float = 0.15
-    """Share of the maskable tokens that is predicted, in steps of 0.001 (paper)."""
-    mask_share: float = 0.8
-    """Of those, the share that becomes <mask> (paper)."""
-    random_share: float = 0.1
-    """Of those, the share that becomes a random token; the rest stays (paper)."""
-    seed: int = 0
-    """Of the masks (ours). A run and the run it continues need different ones, else the masks repeat."""
-
-    def __post_init__(self) -> None:
-        _check(self, "--masking", "rate", 0 < self.rate < 1, "Give a share such as 0.15")
-        _check(self, "--masking", "seed", 0 <= self.seed < 2**32, SEED)
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
-            raise UserError(
-                f"shares of {self.mask_share} and {self.random_share} leave no valid rest",
-                where="--masking.mask-share, --masking.random-share",
-                mend="Give two shares that add up to at most 1",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +225,9 @@ class MlmConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("heads", self.heads > 0 and self.width % self.heads == 0, f"Divide the width {self.width}")
-        self.check(
-            "name", not self.name or re.fullmatch(r"[\w.-]+", self.name) is not None, "Use letters, digits . _ -"
-        )
+        check_range(self, "--mlm", "layers", "width", "ffn", least=1)
+        good = re.fullmatch(r"(\w[\w.-]*)?", self.name) is not None  # neither .. nor hidden
+        self.check("name", good, "Use letters, digits . _ -, a letter or digit first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +260,14 @@ class GlueConfig:
     """Rows of each probe task, a fifth of them for testing (ours)."""
     seed: int = 0
     """Of the classifier's initialisation, order and dropout (ours)."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "--glue", "batch_rows", "max_rows", "max_tokens", "probe_rows", least=1)
+        check_range(self, "--glue", "lr", "epochs", above=0)
+        check_range(self, "--glue", "weight_decay")
+        check_range(self, "--glue", "dropout", below=1)
+        _check(self, "--glue", "warmup", 0 <= self.warmup <= 1, "Give a share of the steps, such as 0.06")
+        _check(self, "--glue", "seed", 0 <= self.seed < 2**32, SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +306,7 @@ class Run:
     score: ScoreConfig = ScoreConfig()
     ray: RayConfig = RayConfig()
     mlm: MlmConfig = MlmConfig()
-    masking: MaskingConfig = MaskingConfig()
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
     glue: GlueConfig = GlueConfig()
 
 
@@ -354,7 +334,7 @@ def with_values(config: Any, values: dict[str, Any]) -> Any:
             value = with_values(old, value)
         elif isinstance(old, tuple):
             value = tuple(value)
-        elif isinstance(old, float) and value is not None:
-            value = float(value)
+        elif isinstance(old, float) or "float" in str(entry.type):  # "inf" stands for infinity
+            value = None if value is None else float(value)
         known[entry.name] = value
     return dataclasses.replace(config, **known)

@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hardmask.pipeline.tokenizer import Tokenizer
 
-SPACE, WORD, OTHER, JOINED = range(4)  # JOINED: belongs to the neighbour on that side, whatever that is
+KINDS = 4
+SPACE, WORD, OTHER, JOINED = range(KINDS)  # JOINED: belongs to the neighbour on that side, whatever that is
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,10 @@ class WordTable:
 
     first: np.ndarray
     last: np.ndarray
+
+    def packed(self) -> np.ndarray:
+        """Both in one table for `unpacked`, int64 [vocabulary]."""
+        return self.first.astype(np.int64) + KINDS * self.last
 
 
 def word_starts(tokenizer: Tokenizer) -> WordTable:
@@ -49,10 +55,24 @@ def word_ids(ids: np.ndarray, table: WordTable, special: Sequence[int]) -> np.nd
     outside = is_special[ids]
     first, last = table.first[ids], table.last[ids]
     starts = np.ones(ids.shape, dtype=bool)
-    joined = (first[..., 1:] == last[..., :-1]) | (first[..., 1:] == JOINED) | (last[..., :-1] == JOINED)
-    starts[..., 1:] = outside[..., :-1] | ~joined | (first[..., 1:] == SPACE)
+    starts[..., 1:] = outside[..., :-1] | begins_word(first, last)
     words = np.cumsum(starts & ~outside, axis=-1, dtype=np.int32) - 1
     return np.where(outside, np.int32(-1), words)
+
+
+def unpacked(kinds: Any) -> tuple[Any, Any]:
+    """First and last kinds from entries of `WordTable.packed`, NumPy or torch."""
+    return kinds % KINDS, kinds // KINDS
+
+
+def begins_word(first: Any, last: Any) -> Any:
+    """Whether each token but the first of a row begins a word, [..., L-1] bool, from the kinds [..., L] of its tokens.
+
+    NumPy arrays or torch tensors alike. What stands beside a special token is not told apart here.
+    """
+    before, after = last[..., :-1], first[..., 1:]
+    joined = (after == before) | (after == JOINED) | (before == JOINED)
+    return ~joined | (after == SPACE)
 
 
 def _edges_of(tokenizer: Tokenizer) -> Callable[[str], tuple[int, int]]:

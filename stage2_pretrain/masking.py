@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hardmask.kernels.corrupt_tokens import corrupt_tokens
-from hardmask.kernels.race import mask_slots, race
-from hardmask.kernels.sample_positions import hardness_weights
-from hardmask.pipeline.config import MaskingConfig
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.masking_config import MaskingConfig
+from hardmask.stage2_pretrain.draws import copies_of, draw, repeated, slots_of
+from hardmask.stage2_pretrain.mask_inputs import MaskInputs, part_named
+from hardmask.stage2_pretrain.presets import at_step, resolved
+from hardmask.stage2_pretrain.units import UNITS
+from hardmask.stage2_pretrain.weights import WEIGHTS
 
 ALPHAS = (0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, math.inf)
 """At which strategies are compared: from the hardest masks to uniform ones."""
@@ -43,7 +46,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """What a masked-LM step needs; S = slots, the most masks a row of L tokens can have."""
+    """What a masked-LM step needs; S = slots, the most masks a row of L tokens can have.
+
+    Of B sequences, B rows; B * K where a strategy masks every sequence in K ways, those of one after the other.
+    """
 
     input_ids: Tensor
     """[B, L] int64, corrupted."""
@@ -64,6 +70,11 @@ def mask_batch(
     *,
     config: MaskingConfig,
     vocabulary: Vocabulary,
+    step: int = 0,
+    steps: int = 1,
+    columns: Mapping[str, Tensor] | None = None,
+    tables: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> MaskedBatch:
     """Choose the tokens of every sequence to predict, by the strategy `config.preset`, and corrupt them.
 
@@ -79,105 +90,117 @@ def mask_batch(
         loss = (nll * masked.weights.flatten()).sum() / masked.weights.sum()
 
     A pure function: a row's masks depend on its own values, sequence_id, epoch and config.seed, not on the rest of
-    the batch, the device or earlier calls. A row with n tokens that are not special has rate * n of them masked,
-    rounded to the nearest, halves up. Tensors have the same shape in every call: S = `slot_count(L, config)`.
-    Call it outside torch.compile, which would trace the tables it keeps for each vocabulary and device.
+    the batch, the device or earlier calls; on step and state only where a schedule, a mixture by batch or adaptive
+    weights are asked for. A row with n tokens that are not special has rate * n of them masked, rounded to the nearest,
+    halves up (`race`), or a K-th of them (the explored samplers). Tensors have the same shape in every call:
+    S = `slot_count(L, config)`. Call it outside torch.compile, which would trace the tables it keeps for each
+    vocabulary and device.
 
     Args:
         input_ids: [B, L] int64, special tokens and padding included. L at most 8,192.
         perplexity_forward, perplexity_backward: [B, L] float32, finite and ≥ 0 (not checked); values at special
-            tokens do not matter. `random` does not look at them.
+            tokens do not matter. Only weights of hardness look at them.
         sequence_id: [B] int64, the same for the same sequence in every epoch.
         epoch: which pass over the data, an integer or [B] int64, 0 … 2^32-1.
         config: strategy, rate, shares and seed.
         vocabulary: size and special ids of the tokenizer.
+        step, steps: how far the training is, 0 … steps-1, for schedules and mixtures by batch.
+        columns, tables, state: what `requirements(config)` names: annotations of positions, [B, L] each, and of token
+            ids, [V] int64 each, and what training has learnt, [V] each.
 
     Returns:
         A MaskedBatch on the device of the input. No host sync but for constants in the first call.
 
     Raises:
-        UserError: unknown preset, or alpha, rate or seed out of range.
+        UserError: unknown preset, settings out of range or at odds, or something required is not there.
         TypeError: perplexities that are not float32.
     """
-    if config.preset not in STRATEGIES:
-        raise UserError(
-            f"there is no strategy {config.preset!r}",
-            where="--masking.preset",
-            mend=f"Choose one of {', '.join(STRATEGIES)}",
-        )
+    whole = resolved(config)
     special, ordinary_ids = _tables(vocabulary, input_ids.device)
-    maskable = ~special[input_ids]
-    weights = STRATEGIES[config.preset](perplexity_forward, perplexity_backward, maskable, config)
+    inputs = MaskInputs(
+        input_ids=input_ids,
+        maskable=~special[input_ids],
+        perplexity_forward=perplexity_forward,
+        perplexity_backward=perplexity_backward,
+        sequence_id=sequence_id,
+        epoch=epoch,
+        step=step,
+        steps=steps,
+        config=at_step(whole, step, steps),
+        columns=columns or {},
+        tables=tables or {},
+        state=state or {},
+    )
+    slots, copies = slots_of(whole, input_ids.shape[1]), copies_of(whole)
     try:
-        positions, filled = race(
-            weights,
-            maskable,
-            rate_permille=_rate_permille(config),
-            slots=slot_count(input_ids.shape[1], config),
-            seed=config.seed,
-            sequence_id=sequence_id,
-            epoch=epoch,
-        )
+        drawn = draw(inputs, slots)
         corrupted, targets = corrupt_tokens(
-            input_ids,
-            positions,
-            filled,
+            repeated(input_ids, copies),
+            drawn.positions,
+            drawn.filled,
             mask_id=vocabulary.mask_id,
             ordinary_ids=ordinary_ids,
-            mask_share=config.mask_share,
-            random_share=config.random_share,
-            seed=config.seed,
-            sequence_id=sequence_id,
-            epoch=epoch,
+            mask_share=whole.mask_share,
+            random_share=whole.random_share,
+            seed=whole.seed,
+            sequence_id=repeated(sequence_id, copies),
+            epoch=repeated(drawn.epoch, copies) if isinstance(drawn.epoch, Tensor) else drawn.epoch,
+            chosen_at=drawn.chosen_at,
         )
     except ValueError as error:
         raise UserError(str(error), where="masking", mend="Give values within that range") from error
-    return MaskedBatch(corrupted, positions, targets, filled.to(torch.float32))
+    return MaskedBatch(corrupted, drawn.positions, targets, drawn.filled.to(torch.float32))
+
+
+def slot_count(length: int, config: MaskingConfig) -> int:
+    """S of every batch of rows of `length` tokens: for `race` the masks of a row with <s>, </s> and no other special
+    token at the highest rate of a schedule, for the explored samplers the largest group."""
+    return slots_of(resolved(config), length)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Names of what a strategy needs besides the hardness shards."""
+
+    columns: tuple[str, ...]
+    tables: tuple[str, ...]
+    state: tuple[str, ...]
+
+
+def requirements(config: MaskingConfig) -> Needs:
+    """What `mask_batch` needs to be given for a strategy. UserError: there is no such strategy, unit or weight."""
+    whole = resolved(config)
+    parts = [
+        part
+        for one in whole.components or (whole,)
+        for part in (part_named(UNITS, one.unit, "unit"), part_named(WEIGHTS, one.weight, "weight"))
+    ]
+
+    def names(kind: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in parts for name in getattr(part, kind)))
+
+    return Needs(columns=names("columns"), tables=names("tables"), state=names("state"))
 
 
 def check_masking(config: MaskingConfig, length: int) -> None:
     """Refuse settings no batch of rows of `length` tokens can be masked with, before anything is spent on them."""
     row = torch.zeros(1, length)
-    vocabulary = Vocabulary(size=2, mask_id=0, special_ids=())
-    mask_batch(row.long() + 1, row, row, torch.zeros(1, dtype=torch.int64), 0, config=config, vocabulary=vocabulary)
-
-
-def slot_count(length: int, config: MaskingConfig) -> int:
-    """S of every batch of rows of `length` tokens: the masks of a row with <s>, </s> and no other special token.
-
-    A row without any special token can be due one mask more; it gets S.
-    """
-    return mask_slots(max(length - 2, 0), _rate_permille(config))
-
-
-def hardness(
-    perplexity_forward: Tensor, perplexity_backward: Tensor, maskable: Tensor, config: MaskingConfig
-) -> Tensor:
-    """Chances proportional to normalised perplexity + alpha (Eq. 3 and 4 of the paper)."""
-    try:
-        return hardness_weights(perplexity_forward, perplexity_backward, maskable, alpha=config.alpha)
-    except ValueError as error:
-        raise UserError(str(error), where="--masking.alpha", mend="Give a share such as 0.005, or inf") from error
-
-
-def random(
-    _perplexity_forward: Tensor, _perplexity_backward: Tensor, maskable: Tensor, _config: MaskingConfig
-) -> Tensor:
-    """Equal chances; the same masks as hardness with alpha = inf."""
-    return maskable.to(torch.int64)
-
-
-Strategy = Callable[[Tensor, Tensor, Tensor, MaskingConfig], Tensor]
-"""Perplexities [B, L] float32 twice, maskable [B, L] bool, settings -> integer weights [B, L] int64 for `race`."""
-
-STRATEGIES: dict[str, Strategy] = {"hardness": hardness, "random": random}
-
-
-def _rate_permille(config: MaskingConfig) -> int:
-    permille = round(config.rate * 1000)
-    if not 0 < permille < 1000:
-        raise UserError(f"it is {config.rate}", where="--masking.rate", mend="Give a share of 0.001 to 0.999")
-    return permille
+    needs = requirements(config)
+    for step in (0, 1):
+        mask_batch(
+            row.long() + 1,
+            row,
+            row,
+            torch.zeros(1, dtype=torch.int64),
+            0,
+            config=config,
+            vocabulary=Vocabulary(size=2, mask_id=0, special_ids=()),
+            step=step,
+            steps=2,
+            columns=dict.fromkeys(needs.columns, row.long()),
+            tables=dict.fromkeys(needs.tables, torch.ones(2, dtype=torch.int64)),
+            state=dict.fromkeys(needs.state, torch.ones(2)),
+        )
 
 
 @functools.cache

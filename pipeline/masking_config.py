@@ -1,0 +1,104 @@
+"""Settings of the masks, each a flag: a preset's name, and what is to differ from the preset.
+
+The presets themselves stand in `hardmask.stage2_pretrain.presets`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hardmask.pipeline.checks import SEED, check_field
+from hardmask.pipeline.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens an MLM run must predict. What is None, or empty, is as in the preset."""
+
+    preset: str = "hardness"
+    """A strategy by name: random, static, whole-word, span, span-tokens, pmi, entity, frequency, contextual, semantic,
+    syntax, adaptive, fully-explored, weighted-explored, hardness, hardness-word, mixture."""
+    unit: str | None = None
+    """What is drawn as a whole: token, word, span, span-tokens, collocation, entity."""
+    weight: str | None = None
+    """What its chances go by: uniform, hardness (of the token: paper), hardness-word, frequency, frequency-band,
+    contextual, semantic, syntax, part-of-speech, adaptive."""
+    sampler: str | None = None
+    """How it is drawn: race, fully-explored, fully-explored-epochs, contiguous, contiguous-epochs."""
+    alpha: float | None = None
+    """Smoothing of Eq. 4 (paper: 0, 0.001, 0.005), absolute, at a mean of P of 1/512; 0: in proportion to P, inf:
+    uniform. Of other weights than hardness likewise. Not given: 0.005 for hardness, 0 for others (ours)."""
+    alpha_end: float | None = None
+    """Its value at the last step, by the schedule."""
+    transform: str | None = None
+    """What of hardness counts: perplexity (paper), nll, power, clip. Not given: perplexity."""
+    tau: float | None = None
+    """Of transform power: weights are perplexity to the power of tau, -8 … 8. Not given: 0.5 (ours)."""
+    clip_nats: float | None = None
+    """Of transform clip: the most NLL that counts, in nats, in each direction. Not given: 10 (ours)."""
+    beta: float | None = None
+    """Of weight frequency: a token counts (its occurrences)^-beta, -8 … 8. Not given: 0.5 (ours, XLM's)."""
+    count_from: int | None = None
+    """Of weight frequency-band: occurrences from which a token counts; others come last. Not given: 1 (ours)."""
+    count_to: int | None = None
+    """Of weight frequency-band: occurrences up to which a token counts. Not given: no limit."""
+    decay: float | None = None
+    """Of weight adaptive: how much of a token id's mean loss one more occurrence leaves. Not given: 0.99 (ours)."""
+    unit_weight: str | None = None
+    """Of a unit of several tokens: the mean or the sum of theirs. Not given: mean, by which uniform
+    makes all units alike."""
+    cut_units: bool | None = None
+    """Cut the last unit drawn where it does not fit. False: leave it out, and its slots empty."""
+    groups: int | None = None
+    """Of the explored samplers: into how many groups a sequence's tokens are divided; 0: round(1 / rate)."""
+    static: bool | None = None
+    """The same masks in every epoch."""
+    corrupt_by: str | None = None
+    """Whether token or unit decides together what of <mask>, a random and the same token is seen."""
+    mixture: tuple[str, ...] = ()
+    """Presets to mix; settings other than unit, weight, sampler and corrupt-by hold for all of them."""
+    probabilities: tuple[float, ...] = ()
+    """Shares of the presets mixed; they add up to 1. None: as in the preset, or equal ones."""
+    probabilities_end: tuple[float, ...] = ()
+    """Their values at the last step, by the schedule."""
+    mixture_by: str | None = None
+    """What the mixture is drawn for: each sequence of an epoch, or each batch in turn."""
+    schedule: str | None = None
+    """How alpha, rate and probabilities go to their values at the end: linear, cosine. Not given: they stay."""
+    rate: float = 0.15
+    """Share of the maskable tokens that is predicted, in steps of 0.001 (paper)."""
+    rate_end: float | None = None
+    """Its value at the last step, by the schedule."""
+    mask_share: float = 0.8
+    """Of those, the share that becomes <mask> (paper)."""
+    random_share: float = 0.1
+    """Of those, the share that becomes a random token; the rest stays (paper)."""
+    seed: int = 0
+    """Of the masks (ours). A run and the run it continues need different ones, else the masks repeat."""
+
+    def __post_init__(self) -> None:
+        self._check("rate", 0 < self.rate < 1, "Give a share such as 0.15")
+        self._check("rate_end", self.rate_end is None or 0 < self.rate_end < 1, "Give a share such as 0.3")
+        self._check("seed", 0 <= self.seed < 2**32, SEED)
+        for name in ("tau", "beta"):
+            value = getattr(self, name)
+            self._check(name, value is None or abs(value) <= 8, "Give an exponent of -8 to 8")
+        self._check("clip_nats", self.clip_nats is None or 0 < self.clip_nats <= 1e4, "Give nats such as 10")
+        self._check("decay", self.decay is None or 0 <= self.decay < 1, "Give a share below 1, such as 0.99")
+        self._check("groups", self.groups is None or 0 <= self.groups <= 8_192, "Give a number of groups, or 0")
+        for name in ("count_from", "count_to"):
+            value = getattr(self, name)
+            self._check(name, value is None or 0 <= value < 2**53, "Give a number of occurrences")
+        for name in ("probabilities", "probabilities_end"):
+            shares = getattr(self, name)
+            good = not shares or (min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6)
+            self._check(name, good, "Give shares that add up to 1, such as 0.5 0.5")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise UserError(
+                f"shares of {self.mask_share} and {self.random_share} leave no valid rest",
+                where="--masking.mask-share, --masking.random-share",
+                mend="Give two shares that add up to at most 1",
+            )
+
+    def _check(self, name: str, good: bool, mend: str) -> None:
+        check_field(self, "--masking", name, good, mend)
