@@ -232,12 +232,14 @@ class Stage:
             file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def logged_bytes(self) -> int:
-        """Bytes of metrics.jsonl, after they are flushed to disk."""
+        """Bytes of metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
-        if not self.write or not path.exists():
-            return 0
-        fsync_path(path)
-        return path.stat().st_size
+        return path.stat().st_size if self.write and path.exists() else 0
+
+    def flush_log(self) -> None:
+        """Bring metrics.jsonl to disk."""
+        if self.write:
+            fsync_path(self.folder / "metrics.jsonl")
 
     def forget_behind(self, logged_bytes: int) -> None:
         """Drop the lines of metrics.jsonl that lie behind so many bytes: a resumed run writes them again."""

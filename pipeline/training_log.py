@@ -14,23 +14,30 @@ from torch import Tensor
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.runfolder import Stage
 
+LINES = 200
+"""Of a training, evaluations aside; a line costs the one wait for the device."""
+
 
 class TrainingLog:
-    """About 200 lines a training; a line costs the one host sync. What has no line yet goes into checkpoints."""
+    """Steps done, and the loss of those that have no line yet, which goes into checkpoints."""
 
     def __init__(self, stage: Stage, tokens_per_step: int, steps: int) -> None:
-        self.stage, self.tokens_per_step, self.steps, self.every = stage, tokens_per_step, steps, max(1, steps // 200)
+        self.stage, self.tokens_per_step, self.steps, self.every = stage, tokens_per_step, steps, max(1, steps // LINES)
         self.step = 0
         """Whole optimizer steps done."""
-        self._unlogged, self._sums = 0, torch.zeros(3, dtype=torch.float64)
+        self._unlogged, self._sums, self._logged_bytes = 0, torch.zeros(3, dtype=torch.float64), 0
         self._since, self._timed = time.monotonic(), 0
         self._last: tuple[Tensor, Tensor] = (torch.zeros(3), torch.zeros(()))
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs for the lines to be those of an undisturbed one; plain JSON values."""
+        """What a resumed run needs for the lines to be those of an undisturbed one; plain JSON values.
+
+        An evaluation at this step is not part of it: the resumed run begins with that.
+        """
+        self.stage.flush_log()
         return {
             "step": self.step,
-            "logged_bytes": self.stage.logged_bytes(),
+            "logged_bytes": self._logged_bytes,
             "unlogged": {"steps": self._unlogged, "sums": self._sums.tolist()},
         }
 
@@ -38,6 +45,7 @@ class TrainingLog:
         """Take a `state` up again; lines behind it are dropped."""
         self.step, self._unlogged = state["step"], state["unlogged"]["steps"]
         self._sums = torch.tensor(state["unlogged"]["sums"], dtype=torch.float64)
+        self._logged_bytes = state["logged_bytes"]
         self.stage.forget_behind(state["logged_bytes"])
 
     @contextlib.contextmanager
@@ -51,8 +59,11 @@ class TrainingLog:
         """One more step. `sums` [3] over all processes: loss in nats, exactly predicted targets, targets."""
         self.step, self._unlogged, self._timed = self.step + 1, self._unlogged + 1, self._timed + 1
         self._sums, self._last = self._sums.to(sums) + sums, (sums, norm)
-        if self.step % self.every and self.step != self.steps:
-            return
+        if self.step % self.every == 0 or self.step == self.steps:
+            self._write_line(float(norm), rate)
+        self._logged_bytes = self.stage.logged_bytes()
+
+    def _write_line(self, norm: float, rate: float) -> None:
         self.refuse_divergence()
         loss, correct, targets = self._sums.tolist()
         seconds = time.monotonic() - self._since
@@ -61,7 +72,7 @@ class TrainingLog:
             loss=loss / max(1, targets),
             accuracy=correct / max(1, targets),
             lr=rate,
-            gradient_norm=float(norm),
+            gradient_norm=norm,
             tokens=self.step * self.tokens_per_step,
             tokens_per_second=round(self._timed * self.tokens_per_step / seconds, 1),
         )
