@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardmask.pipeline import checkpoint, shards
+from hardmask.pipeline.annotations import ANNOTATIONS, annotation_path, annotations_of
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.digests import damage_of_file
 from hardmask.pipeline.errors import UserError
@@ -29,6 +30,7 @@ from hardmask.pipeline.shard_folder import MANIFEST, METADATA, ShardFolder
 
 SHARDED = {"tokens": "hardmask.pipeline.tokens:make_tokens", "hardness": "hardmask.stage1_score.score:score"}
 """Folders of shards, and the stage that makes their units again."""
+ANNOTATE = "hardmask.stage2_pretrain.annotate:make_annotation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +79,12 @@ def repair(run: Run, folder: RunFolder) -> None:
         if not of_folder:
             continue
         take_out(folder, name, of_folder)
-        module, function = stage.split(":")
-        getattr(importlib.import_module(module), function)(run, folder)
+        _named(stage)(run, folder)
+    for name in annotations_of(folder):
+        of_folder = [finding for finding in findings if finding.folder == f"{ANNOTATIONS}/{name}"]
+        if of_folder:
+            take_out(folder, f"{ANNOTATIONS}/{name}", of_folder)
+            _named(ANNOTATE)(name, folder, quiet=run.quiet)
     for finding in findings:
         path = Path(finding.path)
         if path.name.startswith("step-"):
@@ -95,6 +101,8 @@ def verify_run(folder: RunFolder, level: int, *, quiet: bool = True) -> list[Fin
     for name in SHARDED:
         if (folder.path / name).exists() or folder.store:
             found += verify_shards(folder, name, level, quiet=quiet)
+    for name in annotations_of(folder):
+        found += verify_annotation(folder, name, level, quiet=quiet)
     models = [folder.alm(direction) for direction in DIRECTIONS] + sorted(folder.mlm.glob("*"))
     for model in models:
         found += verify_model(model, level)
@@ -190,12 +198,30 @@ def take_out(folder: RunFolder, name: str, findings: list[Finding]) -> None:
             for file in (METADATA, MANIFEST, *(f"shards/{stray}" for stray in target.store.names("shards"))):
                 if target.store.where(file) == finding.path:
                     target.store.remove(file)
-            if finding.path.endswith("plan.json"):
+            if Path(finding.path).parent == folder.path / name:  # a plan, or a file of an annotation
                 Path(finding.path).unlink(missing_ok=True)
         elif finding.path == target.store.where(target.record_name(finding.unit)):
             target.store.remove(target.record_name(finding.unit))  # made again from the shard, if that is whole
         else:
             target.set_aside(finding.unit)
+
+
+def verify_annotation(folder: RunFolder, name: str, level: int, *, quiet: bool = True) -> list[Finding]:
+    """Findings about the files an annotation's record names, and about its shards, where it has any."""
+    path, of_folder = annotation_path(folder, name), f"{ANNOTATIONS}/{name}"
+    found: list[Finding] = []
+    record: dict[str, Any] = {}
+    if (path / "done.json").exists():
+        try:
+            record = read_sealed(path / "done.json")
+        except UserError as error:
+            found.append(Finding(str(path / "done.json"), _what(error), _repair_command(folder), of_folder))
+    for file, expected in record.get("files", {}).items():
+        if what := damage_of_file(path / file, expected, deep=level >= 3):
+            found.append(Finding(str(path / file), what, _repair_command(folder), of_folder))
+    if record.get("kind") == "column" or folder.shards(of_folder).store.size(METADATA) is not None:
+        found += verify_shards(folder, of_folder, level, quiet=quiet)
+    return found
 
 
 # Models
@@ -232,6 +258,12 @@ def _sealed(target: ShardFolder, name: str, add: Callable[[str, str], None]) -> 
     except UserError as error:
         add(name, _what(error))
         return None
+
+
+def _named(place: str) -> Callable[..., Any]:
+    module, function = place.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _what(error: UserError) -> str:
