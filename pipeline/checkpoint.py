@@ -64,15 +64,19 @@ def newest(folder: Path) -> Checkpoint | None:
 
     A damaged one is named in a line on standard error, and the next older is taken. Raises UserError if none is whole.
     """
-    found = _saved(folder)
-    for path in reversed(found):
+    damaged: list[UserError] = []
+    for path in reversed(_saved(folder)):
         try:
-            return opened(path)
+            whole = opened(path)
         except UserError as error:
+            damaged.append(error)
+            continue
+        for error in damaged:
             print(f"hardmask: {error.where}: {error.what}; it is passed over.", file=sys.stderr, flush=True)
-    if found:
+        return whole
+    if damaged:
         raise UserError(
-            f"none of the {len(found)} checkpoints is whole",
+            f"none of the {len(damaged)} checkpoints is whole; of the newest {damaged[0].what}",
             where=folder,
             mend="Remove that folder and run again; training then starts from its beginning",
         )

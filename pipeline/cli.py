@@ -177,16 +177,17 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
 
     defaults = recipe_named(recipe).run
     out = _given("--out", flags) or f"runs/{recipe}"
-    saved = Path(out) / "run.json"
-    if saved.exists():
-        there = read_json(saved)
+    if there := _saved(out):
         if there["recipe"] != recipe:
             raise UserError(
                 f"this folder was made with recipe {there['recipe']}, not {recipe}",
                 where=out,
                 mend=f"Give the recipe {there['recipe']} or another --out",
             )
-        defaults = with_values(defaults, there["settings"])
+        try:
+            defaults = with_values(defaults, there["settings"])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise _unknown(Path(out) / "run.json", str(error)) from error
     typed = frozenset(word.split("=")[0].replace("_", "-") for word in flags if word.startswith("--"))
     made = Path(out) / "mlm" / _given("--mlm.name", flags) / "training" / "config.json"
     if "--mlm.name" in typed and made.exists():  # the run's own settings, which then stand as if they were typed
@@ -299,8 +300,23 @@ def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...]) -> None:
 
 def _recipe_of(out: str) -> str:
     """The recipe a run folder was made with; demo where there is none."""
-    saved = Path(out) / "run.json"
-    return str(read_json(saved)["recipe"]) if out and saved.exists() else "demo"
+    return str(_saved(out).get("recipe", "demo"))
+
+
+def _saved(out: str) -> dict[str, Any]:
+    """What `_remember` keeps of a run folder; empty where there is none."""
+    path = Path(out) / "run.json"
+    if not out or not path.exists():
+        return {}
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not {"recipe", "settings"} <= saved.keys():
+        raise _unknown(path, "recipe and settings are not there")
+    return saved
+
+
+def _unknown(path: Path, why: str) -> UserError:
+    what = f"these are no settings of a run ({why})"
+    return UserError(what, where=path, mend="Remove it, and give the recipe and the flags of the run again")
 
 
 def _given(flag: str, flags: list[str]) -> str:

@@ -94,7 +94,8 @@ def require_folder(path: Path) -> None:
     """Refuse a path at which no folder can be, because it, or what it would lie in, is a file."""
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise UserError(f"{there} is a file", where=path, mend="Give another --out, or move that file away")
+        what = "it is a file" if there == path.absolute() else f"{there} is a file"
+        raise UserError(what, where=path, mend="Give another --out, or move that file away")
 
 
 def _place_of(error: BaseException | None) -> str:

@@ -132,7 +132,7 @@ def _open_hf(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        hf = AutoTokenizer.from_pretrained(path)
+        hf = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a damaged tokenizer.json
         mend = "Give a tokenizer folder or, where the hub can be reached, a hub name as --tokenizer.path"
         raise UserError(f"no tokenizer can be opened: {error}", where=path, mend=mend) from error

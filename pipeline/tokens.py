@@ -27,6 +27,7 @@ from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer, train_tokeniz
 from hardmask.pipeline.units import Plan, PlannedPart, Start, Unit, assign, make_plan, stretches
 
 SAMPLE_BYTES = 500_000  # of text tokenized to know what shards will take on disk
+PUT_BACK = "Put the tokenizer of this run back, or give another --out"
 Documents = Callable[[], Iterator[tuple[Place, str]]]
 
 
@@ -38,6 +39,7 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
     if stage.finished and target.finished:
         if planned:
             refuse_changed_files(planned, folder)
+        _refuse_other_tokenizer(folder, target.manifest["metadata"])
         return
     sources = open_sources(run.corpus, folder.corpus, quiet=run.quiet)
     parts = _parts(sources)
@@ -48,8 +50,10 @@ def make_tokens(run: Run, folder: RunFolder) -> None:
         return up_to_bytes(placed_documents(sources, run.corpus.text_field), run.corpus.max_bytes)
 
     tokenizer = _tokenizer(run, folder.tokenizer, documents)
+    plan = planned or _plan(run, documents, parts)
     stage.begin()
-    plan = planned or _plan(run, folder, documents, parts)
+    if not planned:
+        plan = _published(plan, folder)
     metadata = tokens_metadata(run, tokenizer, plan.digest)
     target.begin(metadata)
     _Writer(run, folder, target, tokenizer, plan, metadata, sources, stage).write_missing(share_of(run, Ranks()))
@@ -95,7 +99,20 @@ def _tokenizer(run: Run, path: Path, documents: Documents) -> Tokenizer:
         with folder_published_as(path) as beside:
             tokenizer.save(beside)
             write_json(beside / "made_from.json", wanted)
-    return open_tokenizer(str(path))
+    return _open_own(path)
+
+
+def _open_own(path: Path) -> Tokenizer:
+    try:
+        return open_tokenizer(str(path))
+    except UserError as error:
+        raise UserError(error.what, where=path, mend=PUT_BACK) from error
+
+
+def _refuse_other_tokenizer(folder: RunFolder, metadata: dict[str, Any]) -> None:
+    """Trained models are saved with the run folder's tokenizer, so it must be the one the tokens were made with."""
+    if folder.tokenizer.exists() and _open_own(folder.tokenizer).fingerprint != metadata["tokenizer"]:
+        raise UserError("it is not the one the tokens were made with", where=folder.tokenizer, mend=PUT_BACK)
 
 
 def _first_bytes(documents: Iterator[tuple[Place, str]], run: Run, progress: Any) -> Iterator[str]:
@@ -119,8 +136,8 @@ def read_plan(folder: RunFolder) -> Plan | None:
     return Plan.from_json(read_sealed(path)) if path.exists() else None
 
 
-def _plan(run: Run, folder: RunFolder, documents: Documents, parts: list[PlannedPart]) -> Plan:
-    """Plan the corpus. Of several jobs that do, the first publishes its plan, which the others take."""
+def _plan(run: Run, documents: Documents, parts: list[PlannedPart]) -> Plan:
+    """Plan the corpus, by reading all of it."""
     settings = run.tokens
     with bar("plan", run.corpus.max_bytes, quiet=run.quiet, unit="B") as progress:
 
@@ -135,6 +152,16 @@ def _plan(run: Run, folder: RunFolder, documents: Documents, parts: list[Planned
     if not plan.text_bytes:
         names = ", ".join(source["name"] for source in plan.sources)
         raise UserError("the corpus holds no text", where=names, mend="Give --corpus.path files with text")
+    return plan
+
+
+def _published(plan: Plan, folder: RunFolder) -> Plan:
+    """Write the plan. Of several jobs that planned, the first publishes its plan, which the others take."""
+    return publish_plan(plan, folder)
+
+
+def publish_plan(plan: Plan, folder: RunFolder) -> Plan:
+    """Write a plan, unless another job was faster; returns the one that stands."""
     store = LocalStore(folder.tokens)
     with store.temporary("plan") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(sealed_text(plan.as_json()))
@@ -208,12 +235,12 @@ class _Writer:
 
     def write_missing(self, share: Share) -> None:
         """Commit the units of a share that are not, and read only those stretches of the corpus that hold them."""
-        mine = _units_of(self.plan, share)
+        mine = units_of(self.plan, share)
         committed = self.target.committed()
         missing = [
             unit
             for unit in mine
-            if unit.unit not in committed and self.target.settle(unit.unit, self.metadata, _counts(unit)) is None
+            if unit.unit not in committed and self.target.settle(unit.unit, self.metadata, counts_of(unit)) is None
         ]
         if not missing:
             return
@@ -248,7 +275,7 @@ class _Writer:
                 tokenizer=self.tokenizer,
                 sequence_length=self.run.tokens.sequence_length,
             )
-            record = self.target.write_unit(number, batches, self.metadata, _counts(unit))
+            record = self.target.write_unit(number, batches, self.metadata, counts_of(unit))
             self.stage.log(
                 unit=number, sequences=record["sequences"], tokens=record["tokens"], seconds=self.stage.seconds()
             )
@@ -266,7 +293,7 @@ class _Writer:
         require_free(self.target.place, needed, f"{len(missing)} shards of tokens")
 
 
-def _units_of(plan: Plan, share: Share) -> list[Unit]:
+def units_of(plan: Plan, share: Share) -> list[Unit]:
     """The units of a share: a contiguous block, of about equal bytes of text."""
     units, before = [], 0
     for unit in plan.units:
@@ -276,7 +303,7 @@ def _units_of(plan: Plan, share: Share) -> list[Unit]:
     return units
 
 
-def _counts(unit: Unit) -> dict[str, Any]:
+def counts_of(unit: Unit) -> dict[str, Any]:
     """What a unit's commit record says of its text."""
     names = ("split", "documents", "text_bytes", "replaced_characters", "first_document", "digest")
     return {name: getattr(unit, name) for name in names}

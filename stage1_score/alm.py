@@ -54,7 +54,9 @@ def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device:
     from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"no causal LM opens here ({error})",
@@ -89,6 +91,8 @@ def _check_output_layer(model: Any, path: str | Path) -> None:
     model.eval()
     expected = model(input_ids=ids).logits
     found = hidden_states(model, ids) @ model.get_output_embeddings().weight.T
+    if not expected.isfinite().all():
+        raise UserError("its logits are NaN or infinite", where=path, mend="Give another one, or train it anew")
     if not torch.allclose(expected, found, atol=1e-4, rtol=1e-4):
         raise UserError(
             "its logits are not hidden @ weight.T: the output layer has a bias, a scale or a cap",
@@ -141,7 +145,7 @@ class NextToken(Objective):
         special[special_ids] = True
         self.register_buffer("special", special, persistent=False)
 
-    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch, *, step: int = 0) -> dict[str, Tensor]:
         read = oriented(batch.input_ids, batch.length, self.direction)
         inside = torch.arange(1, read.shape[1], device=read.device) < batch.length[:, None]
         return {"ids": read, "weights": inside.float()}

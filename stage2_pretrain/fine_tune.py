@@ -90,13 +90,18 @@ def load_classifier(path: str, task: TaskData, dropout: float) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config.num_labels = len(task.labels) or 1
         config.problem_type = "regression" if task.regression else "single_label_classification"
         for name in _dropout_fields(config):
             setattr(config, name, dropout)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, config=config, dtype=torch.float32, output_loading_info=True
+            path,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         raise UserError(

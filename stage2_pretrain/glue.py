@@ -134,7 +134,7 @@ def _model(name: str, folder: RunFolder, finished: Sequence[str]) -> Model:
                 content.update(hashlib.file_digest(opened, "sha256").digest())
         return Model(name, path, content.hexdigest())
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         there = f"finished runs: {' '.join(finished) or 'none'}"
         what = f"{name!r} is no finished MLM run, no folder, and the hub gave no such model"
@@ -149,7 +149,8 @@ def load_tokenizer(model_path: str, fallback: Path) -> Any:
     own = Path(model_path)
     # A folder without tokenizer files is not left to AutoTokenizer, which may make an empty one from config.json
     has_own = not own.is_dir() or any(own.glob("tokenizer*.json")) or any(own.glob("vocab.*"))
-    return AutoTokenizer.from_pretrained(model_path if has_own else str(fallback), split_special_tokens=True)
+    place = model_path if has_own else str(fallback)
+    return AutoTokenizer.from_pretrained(place, split_special_tokens=True, trust_remote_code=False)
 
 
 def task_digest(task: TaskData) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 from hardmask.pipeline.config import MaskingConfig, MlmConfig
+from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import Objective
-from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
+from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch, requirements
+from hardmask.stage2_pretrain.presets import resolved
+from hardmask.stage2_pretrain.token_loss import TokenLoss
 
 DROPOUTS = (
     "hidden_dropout_prob",
@@ -57,12 +61,12 @@ def load_mlm(path: str | Path, metadata: dict[str, Any], dropout: float) -> Any:
     from transformers import AutoConfig, AutoModelForMaskedLM
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         for name in DROPOUTS:
             if isinstance(getattr(config, name, None), (int, float)):
                 setattr(config, name, dropout)
         model: Any = AutoModelForMaskedLM.from_pretrained(
-            path, config=config, dtype=torch.float32, use_safetensors=True
+            path, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -100,16 +104,43 @@ def check_positions(model: Any, path: str | Path, metadata: dict[str, Any]) -> N
 class MaskedTokens(Objective):
     """Predict the masked tokens of a batch."""
 
-    def __init__(self, model: Any, metadata: dict[str, Any], masking: MaskingConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        metadata: dict[str, Any],
+        masking: MaskingConfig,
+        *,
+        steps: int = 1,
+        tables: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """`steps`: of the whole training; `tables`: [V] int64 each, those that `requirements(masking)` names."""
         super().__init__()
-        self.model, self.masking = model, masking
+        self.model, self.masking, self.training_steps = model, masking, steps
+        self.table_names = tuple(tables or ())
+        for name, values in (tables or {}).items():
+            self.register_buffer(f"table_{name}", torch.from_numpy(values.astype(np.int64)), persistent=False)
+        adaptive = "loss" in requirements(masking).state
+        self.token_loss = TokenLoss(metadata["vocabulary"], resolved(masking).decay) if adaptive else None
         self.vocabulary = Vocabulary(
             size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
         )
         self.slot_nll: Callable[..., tuple[Tensor, Tensor, Tensor]] = slot_function(model)
 
-    def prepare(self, batch: Batch, masking: MaskingConfig | None = None) -> dict[str, Tensor]:
-        """Masks drawn on the batch's device, for this objective's strategy or another."""
+    @property
+    def learnt(self) -> torch.nn.Module:
+        return self if self.token_loss is not None else super().learnt
+
+    def after_step(self, ranks: Ranks) -> None:
+        if self.token_loss is not None:
+            self.token_loss.update(ranks)
+
+    def prepare(
+        self, batch: Batch, masking: MaskingConfig | None = None, *, step: int | None = None
+    ) -> dict[str, Tensor]:
+        """Masks drawn on the batch's device, for this objective's strategy or another; by default of the last step.
+
+        [B, …], or [B * K, …] where the strategy masks every sequence in K ways.
+        """
         assert batch.perplexity_forward is not None
         assert batch.perplexity_backward is not None
         masked = mask_batch(
@@ -120,6 +151,11 @@ class MaskedTokens(Objective):
             batch.epoch,
             config=masking or self.masking,
             vocabulary=self.vocabulary,
+            step=self.training_steps - 1 if step is None else step,
+            steps=self.training_steps,
+            columns=batch.columns,
+            tables={name: getattr(self, f"table_{name}") for name in self.table_names},
+            state={} if self.token_loss is None else {"loss": self.token_loss.loss},
         )
         tensors = {
             "input_ids": masked.input_ids,
@@ -129,7 +165,8 @@ class MaskedTokens(Objective):
         }
         if not batch.full:
             place = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
-            tensors["attention_mask"] = (place < batch.length[:, None]).long()
+            attended = (place < batch.length[:, None]).long()
+            tensors["attention_mask"] = attended.repeat_interleave(len(masked.input_ids) // len(batch), 0)
         return tensors
 
     def forward(  # type: ignore[override]
@@ -143,6 +180,8 @@ class MaskedTokens(Objective):
     ) -> tuple[Tensor, Tensor]:
         flat = weights.reshape(-1)
         loss, nll, correct = self.slot_nll(input_ids, attention_mask, positions, targets.reshape(-1), flat)
+        if self.token_loss is not None and self.training:
+            self.token_loss.add(targets.reshape(-1), nll, flat)
         return loss, torch.stack([(nll * flat).sum(), (correct * flat).sum()]).detach()
 
 
@@ -220,7 +259,10 @@ def check_slots(model: Any, path: str | Path) -> None:
     model.eval()
     hidden, weight, bias = slot_states(model)(model, ids, None, positions)
     found = hidden @ weight.T + (0 if bias is None else bias)
-    if not torch.allclose(_gather(model(input_ids=ids).logits, positions), found, atol=1e-4, rtol=1e-4):
+    expected = _gather(model(input_ids=ids).logits, positions)
+    if not expected.isfinite().all():
+        raise UserError("its logits are NaN or infinite", where=f"--mlm.init {path}", mend="Give another model")
+    if not torch.allclose(expected, found, atol=1e-4, rtol=1e-4):
         raise UserError(
             f"the head of {type(model).__name__} is not computed position by position",
             where=path,

@@ -8,12 +8,14 @@ import shutil
 import pytest
 import refused
 from refused_corpus import CORPUS
+from refused_folders import FOLDERS
+from refused_models import MODELS
 from refused_settings import SETTINGS
 
 from hardmask.pipeline.cli import main
 from hardmask.pipeline.errors import USER_ERROR
 
-CASES = (*SETTINGS, *CORPUS)
+CASES = (*SETTINGS, *CORPUS, *FOLDERS, *MODELS)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ WORDS = (
     Case("a disk too small for hardness", "score demo --out run", ("the hardness shards would take", "run/hardness", "Free space"),
          prepare=lambda: forget("hardness"), patch=_small_disk),
     Case("a disk too small for checkpoints", "pretrain demo --out run --mlm.name x",
-         ("would take about", "run/mlm/x", "Free space"), patch=_small_disk),
+         ("would take about", "run/mlm/x", "Free space"), patch=_small_disk, adds="run/mlm/x"),
     Case("a disk that fills up with shards", f"tokens demo {NEW}", ("no space is left", "^hardmask: new", "Free some"), patch=_full_disk,
          adds="new"),
     Case("a disk that fills up with a checkpoint", "pretrain demo --out run --mlm.name x", ("no space is left", "run/mlm/x", "Free some"),
