@@ -46,10 +46,7 @@ def check(undisturbed, folder, function, part, count, seed, line):
     assert ended.code == DONE, (out.read_text(), ended.text[-5_000:])
     shutil.rmtree(copy)
     found = json.loads(out.read_text())
-    line.injected += found["injected"]
-    line.survived += found["injected"] - len(found["failures"])
-    line.rows_compared += found["rows"]
-    line.differences += len(found["failures"])
+    line.add(rows_compared=found["rows"], differences=len(found["failures"]))
     assert not found["failures"], found["failures"][:10]
     return found["injected"]
 
@@ -59,17 +56,18 @@ def check(undisturbed, folder, function, part, count, seed, line):
 def test_flipped_bits_are_found(undisturbed, thin, tally, seed, part, count):
     line = tally(f"one bit of {part} flipped")
     share = count // len(damage.PARTS) // 2
-    tried = trials(
-        lambda half: check(undisturbed, thin / part, "check_flips", part, share, [*seed, half], line), range(2)
+    trials(
+        line, lambda half: check(undisturbed, thin / part, "check_flips", part, share, [*seed, half], line), range(2)
     )
-    assert tried == 2 * share
+    assert line.injected == 2 * share
 
 
 @pytest.mark.parametrize("files", [1, pytest.param(1_000, marks=pytest.mark.soak)])
 @parts
 def test_cut_files_are_found(undisturbed, thin, tally, seed, part, files):
     line = tally(f"a file of {part} cut at every 1/50")
-    assert check(undisturbed, thin / part, "check_cuts", part, files, [*seed, 0], line) >= 50
+    trials(line, lambda at: check(undisturbed, thin / part, "check_cuts", part, files, [*seed, at], line), [0])
+    assert line.injected >= 50
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(FAULTS, marks=pytest.mark.soak)])
@@ -98,7 +96,6 @@ def test_repair_makes_whole_what_was_damaged(undisturbed, tmp_path, tally, seed,
         again = undisturbed.warm.run(verify)
         assert again.code == DONE, again.text
         undisturbed.finish("score", place, line, writers=2)
-        line.survived += len(picked)
         return len(picked)
 
-    line.injected = trials(trial, range(count))
+    trials(line, trial, range(count))

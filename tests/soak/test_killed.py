@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 
 import numpy as np
-import pytest
 from faults import Watched
-from undisturbed import FAULTS, VERBS, trials
+from undisturbed import HALF, VERBS, cases, trials
 
 from hardmask.pipeline.errors import DONE, STOPPED
 
@@ -15,11 +14,6 @@ GRACE_SECONDS = 10.0
 """What a signalled process may take to end."""
 IN_A_ROW = 3
 """Faults of one run folder before it may finish, at most."""
-counts = pytest.mark.parametrize("count", [3, pytest.param(FAULTS, marks=pytest.mark.soak)])
-verbs = pytest.mark.parametrize("verb", VERBS)
-
-
-SIGNALS = [pytest.param(number, id=number.name) for number in (signal.SIGKILL, signal.SIGTERM)]
 
 
 def require_ended_by(number, ended, sent_after=0.0):
@@ -47,10 +41,8 @@ def disturb(undisturbed, verb, place, rng, number):
     return True
 
 
-@counts
-@verbs
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signals_at_random_instants(undisturbed, tmp_path, tally, seed, verb, number, count):
+def at_random_instants(undisturbed, tmp_path, tally, seed, verb, count, number):
+    """Up to IN_A_ROW signals to runs of one folder, then the comparison; until so many have come in time."""
     line = tally(f"{number.name} at a random instant of {verb}")
 
     def trial(index):
@@ -63,21 +55,17 @@ def test_signals_at_random_instants(undisturbed, tmp_path, tally, seed, verb, nu
             if fired == wanted:
                 break
         undisturbed.finish(verb, place, line)
-        line.survived += fired
         return fired
 
     index = 0
     while line.injected < count:
         assert index < 20 * count, "signals come too late"
         batch = range(index, index + max(2, (count - line.injected) // IN_A_ROW))
-        line.injected += trials(trial, batch)
+        trials(line, trial, batch)
         index = batch.stop
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(4 * FAULTS, marks=pytest.mark.soak)])
-@verbs
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signals_just_before_a_write(undisturbed, tmp_path, tally, rng, verb, number, count):
+def before_writes(undisturbed, tmp_path, tally, rng, verb, count, number):
     """Before a file is opened for writing, renamed, linked or removed: before so many of them, or all; and again."""
     line = tally(f"{number.name} just before a write of {verb}")
     writes = undisturbed.writes[verb]
@@ -94,9 +82,28 @@ def test_signals_just_before_a_write(undisturbed, tmp_path, tally, rng, verb, nu
             undisturbed.require_whole(place)
             fired += 1
         undisturbed.finish(verb, place, line)
-        line.survived += fired
         return fired
 
     points = 1 + rng.choice(writes, size=min(count, writes), replace=False)
-    line.injected = trials(trial, map(int, points))
+    trials(line, trial, map(int, points))
     assert line.injected >= len(points)
+
+
+@cases(VERBS, few=3)
+def test_killed_at_random_instants(undisturbed, tmp_path, tally, seed, verb, count):
+    at_random_instants(undisturbed, tmp_path, tally, seed, verb, count, signal.SIGKILL)
+
+
+@cases(VERBS, few=1, many=HALF)
+def test_stopped_at_random_instants(undisturbed, tmp_path, tally, seed, verb, count):
+    at_random_instants(undisturbed, tmp_path, tally, seed, verb, count, signal.SIGTERM)
+
+
+@cases(VERBS, few=1)
+def test_killed_just_before_a_write(undisturbed, tmp_path, tally, rng, verb, count):
+    before_writes(undisturbed, tmp_path, tally, rng, verb, count, signal.SIGKILL)
+
+
+@cases(VERBS, few=1, many=HALF, brief=["tokens"])
+def test_stopped_just_before_a_write(undisturbed, tmp_path, tally, rng, verb, count):
+    before_writes(undisturbed, tmp_path, tally, rng, verb, count, signal.SIGTERM)

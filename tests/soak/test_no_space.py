@@ -8,12 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from compare_runs import TEMPORARY, files_of
-from undisturbed import FAULTS, VERBS, trials
+from undisturbed import HALF, VERBS, cases, trials
 
 from hardmask.pipeline.errors import DONE, USER_ERROR
-
-counts = pytest.mark.parametrize("count", [1, pytest.param(FAULTS, marks=pytest.mark.soak)])
-verbs = pytest.mark.parametrize("verb", VERBS)
 
 
 def require_refused(undisturbed, ended, place):
@@ -27,8 +24,7 @@ def require_refused(undisturbed, ended, place):
     assert not left, (left, ended.text)
 
 
-@counts
-@verbs
+@cases(VERBS, few=1, many=HALF)
 def test_a_file_cannot_grow(undisturbed, tmp_path, tally, seed, verb, count):
     """RLIMIT_FSIZE, at a random size among those of the files the verb writes."""
     line = tally(f"no space for a file of {verb}")
@@ -44,10 +40,9 @@ def test_a_file_cannot_grow(undisturbed, tmp_path, tally, seed, verb, count):
         ended = undisturbed.warm.run(undisturbed.command(verb, place), file_bytes=max(1, limit))
         require_refused(undisturbed, ended, place)
         undisturbed.finish(verb, place, line)
-        line.survived += 1
         return 1
 
-    line.injected = trials(trial, range(count))
+    trials(line, trial, range(count))
 
 
 @contextmanager
@@ -64,8 +59,7 @@ def small_disk(folder, megabytes):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@counts
-@verbs
+@cases(VERBS, few=1, many=HALF, brief=["alm", "score"])
 def test_the_disk_is_full(undisturbed, tmp_path, tally, rng, verb, count):
     """A small file system that fills up at a random place of the verb; then it is made larger."""
     line = tally(f"disk full in {verb}")
@@ -83,8 +77,7 @@ def test_the_disk_is_full(undisturbed, tmp_path, tally, rng, verb, count):
             require_refused(undisturbed, ended, place)
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             undisturbed.finish(verb, place, line)
-        line.injected += 1
-        line.survived += 1
+        line.add(injected=1, survived=1)
 
 
 def _kilobytes(folder):

@@ -5,19 +5,15 @@ from __future__ import annotations
 import signal
 
 import numpy as np
-import pytest
 from faults import WRITES, Watched
-from undisturbed import FAULTS, trials
+from undisturbed import HALF, cases, trials
 
 from hardmask.pipeline.errors import DONE, USER_ERROR
 
-counts = pytest.mark.parametrize("count", [2, pytest.param(FAULTS, marks=pytest.mark.soak)])
-writers = pytest.mark.parametrize("verb", ["tokens", "score"])
-trainers = pytest.mark.parametrize("verb", ["alm", "pretrain"])
+WRITERS, TRAINERS = ("tokens", "score"), ("alm", "pretrain")
 
 
-@counts
-@writers
+@cases(WRITERS, few=1, many=HALF)
 def test_two_writers_of_which_one_is_killed(undisturbed, tmp_path, tally, seed, verb, count):
     line = tally(f"SIGKILL of one of two writers of {verb}")
 
@@ -33,18 +29,16 @@ def test_two_writers_of_which_one_is_killed(undisturbed, tmp_path, tally, seed, 
         assert ended.code == DONE, ended.text
         undisturbed.require_whole(place)
         undisturbed.finish(verb, place, line, writers=2)
-        line.survived += fired
         return int(fired)
 
     index = 0
     while line.injected < count:
         assert index < 20 * count, "signals come too late"
-        line.injected += trials(trial, range(index, index + count))
+        trials(line, trial, range(index, index + count))
         index += count
 
 
-@counts
-@writers
+@cases(WRITERS, few=1, many=HALF)
 def test_a_writer_that_was_believed_dead(undisturbed, tmp_path, tally, rng, verb, count):
     """One is stopped just before it publishes or writes anything; another finishes; then the first one goes on."""
     line = tally(f"SIGSTOP of a writer of {verb} until another has finished")
@@ -63,16 +57,14 @@ def test_a_writer_that_was_believed_dead(undisturbed, tmp_path, tally, rng, verb
         ended = believed_dead.ended()
         assert ended.code == DONE, ended.text
         undisturbed.finish(verb, place, line, writers=2)
-        line.survived += fired
         return int(fired)
 
     points = rng.choice(max(20, count), size=count, replace=False)
-    line.injected = trials(trial, map(int, points))
+    trials(line, trial, map(int, points))
     assert line.injected >= count // 2
 
 
-@counts
-@trainers
+@cases(TRAINERS, few=1, many=HALF)
 def test_a_second_trainer_is_refused(undisturbed, tmp_path, tally, rng, verb, count):
     """While one trains, or is stopped in the middle of it, another is told so; then the first one goes on."""
     line = tally(f"a second process into {verb}")
@@ -89,9 +81,8 @@ def test_a_second_trainer_is_refused(undisturbed, tmp_path, tally, rng, verb, co
         ended = first.ended()
         assert ended.code == DONE or "another process" in ended.text, ended.text
         undisturbed.finish(verb, place, line)
-        line.survived += fired
         return int(fired)
 
     points = 1 + rng.choice(undisturbed.writes[verb], size=min(count, undisturbed.writes[verb]), replace=False)
-    line.injected = trials(trial, map(int, points))
+    trials(line, trial, map(int, points))
     assert line.injected >= count // 2

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import compare_runs
+import pytest
 import tiny_run
 from faults import Warm, Watched
 
 VERBS = ("tokens", "alm", "score", "pretrain", "glue")
 SEED = int(os.environ.get("HARDMASK_SOAK_SEED", "0"))
 FAULTS = int(os.environ.get("HARDMASK_SOAK_FAULTS", "50"))
+HALF = max(1, FAULTS // 2)
 FLIPS = int(os.environ.get("HARDMASK_SOAK_FLIPS", "10000"))
 CORES = 2
 """Trials at the same time; a child computes with one thread."""
 ABANDONED_SECONDS = 300
 """Temporaries are made that old before a run goes on: young ones may be a living writer's, and stay."""
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass
@@ -34,6 +39,12 @@ class Tally:
     survived: int = 0
     rows_compared: int = 0
     differences: int = 0
+
+    def add(self, **counts: int) -> None:
+        """Trials of one line run at the same time."""
+        with _ONE_AT_A_TIME:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
 
 
 @dataclass
@@ -82,8 +93,7 @@ class Undisturbed:
     def compare(self, verb: str, place: Path, tally: Tally, *, writers: int = 1) -> None:
         """Fail where a finished run folder is not the undisturbed one; remove it where it is."""
         different = compare_runs.differences(place, self.after(verb), writers=writers)
-        tally.differences += len(different)
-        tally.rows_compared += compare_runs.rows_of(place)
+        tally.add(differences=len(different), rows_compared=compare_runs.rows_of(place))
         assert not different, f"{place}: {different}"
         shutil.rmtree(place)
         Path(f"{place}.writes").unlink(missing_ok=True)
@@ -101,7 +111,21 @@ def age_temporaries(place: Path) -> None:
         os.utime(path, (then, then))
 
 
-def trials(function: Callable[[Any], int], items: Iterable[Any]) -> int:
-    """The sum of a function over items, some at the same time; the first failure is raised."""
+def trials(tally: Tally, function: Callable[[Any], int], items: Iterable[Any]) -> None:
+    """Call a function of an item that returns how many faults it has injected; the first failure is raised."""
+
+    def trial(item: Any) -> None:
+        fired = int(function(item))
+        tally.add(injected=fired, survived=fired)
+
     with ThreadPoolExecutor(CORES) as pool:
-        return sum(pool.map(function, items))
+        for _ in pool.map(trial, items):
+            pass
+
+
+def cases(verbs: Sequence[str], few: int, many: int = FAULTS, *, brief: Sequence[str] | None = None) -> Any:
+    """Parameters `verb` and `count`: `many` faults of every verb in soak, `few` of the `brief` ones in other tests."""
+    short = [pytest.param(verb, few) for verb in (verbs if brief is None else brief)]
+    return pytest.mark.parametrize(
+        ("verb", "count"), [*short, *(pytest.param(verb, many, marks=pytest.mark.soak) for verb in verbs)]
+    )
