@@ -153,12 +153,16 @@ def spacy_spans(pipeline: Any, text: str) -> np.ndarray:
 
 
 def _classes(pipeline: Any, text: str) -> np.ndarray:
-    """The class of every character, uint8; 0 where there is no word."""
+    """The class of every character, uint8: that of its word, which the white space before it belongs to; 0 for none."""
     classes = np.zeros(len(text), dtype=np.uint8)
     number = {name: place for place, name in enumerate(PARTS_OF_SPEECH, start=1)}
     for start, document in _documents(pipeline, text):
+        at = start
         for token in document:
-            classes[start + token.idx : start + token.idx + len(token)] = number.get(token.pos_, number["X"])
+            stop = start + token.idx + len(token)
+            if not token.is_space:
+                classes[at:stop] = number.get(token.pos_, number["X"])
+            at = at if token.is_space else stop
     return classes
 
 
