@@ -71,8 +71,8 @@ def newest(folder: Path) -> Checkpoint | None:
         except UserError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            print(f"hardmask: {error.where}: {error.what}; it is passed over.", file=sys.stderr, flush=True)
+        for passed in damaged:
+            print(f"hardmask: {passed.where}: {passed.what}; it is passed over.", file=sys.stderr, flush=True)
         return whole
     if damaged:
         raise UserError(

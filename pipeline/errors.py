@@ -24,8 +24,21 @@ class UserError(Exception):
         return _user_error, (self.what, self.where, self.mend)
 
 
+class NewerFormat(UserError):
+    """Not damaged, but made by a newer hardmask: it must not be mended by an older one."""
+
+    def __init__(self, what: str, *, where: object) -> None:
+        super().__init__(what, where=where, mend="Install a newer hardmask")
+
+
 def _user_error(what: str, where: str, mend: str) -> UserError:
     return UserError(what, where=where, mend=mend)
+
+
+def brief(error: BaseException, limit: int = 300) -> str:
+    """What a library says went wrong, in one line of at most so many characters."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= limit else f"{line[:limit]}…"
 
 
 class Stopped(BaseException):

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hardmask.pipeline import shards
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import NewerFormat, UserError
 from hardmask.pipeline.shards import Marks, Rows
 
 UNIT_SHIFT = 32  # sequence_id = unit << 32 | row
@@ -56,7 +56,7 @@ class ShardFile:
             raise self.damaged(f"its metadata cannot be read: {error}") from error
         if newer:
             what = f"the shard has format {self.metadata['format']}, this hardmask reads up to {shards.FORMAT_VERSION}"
-            raise UserError(what, where=where, mend="Install a newer hardmask")
+            raise NewerFormat(what, where=where)
 
     def damaged(self, what: str) -> UserError:
         """The error that says so."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline import shards
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import NewerFormat, UserError
 from hardmask.pipeline.runfolder import differences
 from hardmask.pipeline.sealed import sealed_text, unsealed
 from hardmask.pipeline.shard_file import ShardFile, write_shard
@@ -116,6 +116,8 @@ class ShardFolder:
             return record
         try:
             return self._adopt(unit, metadata, counts)
+        except NewerFormat:
+            raise
         except UserError:
             self.set_aside(unit)
             return None
@@ -190,17 +192,21 @@ class ShardFolder:
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """The manifest of a finished folder."""
-        where = self.store.where(MANIFEST)
         try:
             manifest = self._sealed(MANIFEST)
         except FileNotFoundError as error:
             mend = "Run `make score` for this --out to its end"
             raise UserError("there is no manifest", where=self.place, mend=mend) from error
+        self.check_manifest(manifest)
+        return manifest
+
+    def check_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Refuse a manifest of a newer format, and one whose units are no numbers: they make the names of files."""
+        where = self.store.where(MANIFEST)
         if manifest["format"] > shards.FORMAT_VERSION:
-            raise UserError(f"format {manifest['format']} is newer", where=where, mend="Install a newer hardmask")
+            raise NewerFormat(f"format {manifest['format']} is newer", where=where)
         if not all(isinstance(u["unit"], int) and 0 <= u["unit"] < 2**31 for u in manifest["units"]):
             raise UserError("it names units that cannot be", where=where, mend=self.mend)
-        return manifest
 
     @property
     def finished(self) -> bool:

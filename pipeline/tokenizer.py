@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import UserError, brief
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 … 3 of a trained tokenizer, as in RoBERTa
 MASK_TOKEN = "<mask>"  # the last id
@@ -135,7 +135,7 @@ def _open_hf(path: str) -> Any:
         hf = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a damaged tokenizer.json
         mend = "Give a tokenizer folder or, where the hub can be reached, a hub name as --tokenizer.path"
-        raise UserError(f"no tokenizer can be opened: {error}", where=path, mend=mend) from error
+        raise UserError(f"no tokenizer can be opened: {brief(error)}", where=path, mend=mend) from error
     if not hf.is_fast:
         raise UserError("a tokenizer without a fast version", where=path, mend="Give one that has a tokenizer.json")
     present = hf.get_vocab()
@@ -158,7 +158,7 @@ def _open_bare(folder: Path) -> Any:
         entries = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         hf = RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
     except Exception as error:  # tokenizers raises bare Exception
-        what = f"vocab.json and merges.txt cannot be opened: {error}"
+        what = f"vocab.json and merges.txt cannot be opened: {brief(error)}"
         raise UserError(what, where=folder, mend="Give the two files of one byte-level BPE") from error
     if len(hf) != len(entries):
         what = f"vocab.json has {len(entries)} entries, the tokenizer made of it {len(hf)}"

@@ -22,7 +22,7 @@ from hardmask.pipeline import checkpoint, shards
 from hardmask.pipeline.annotations import ANNOTATIONS, annotation_path, annotations_of
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.digests import damage_of_file
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import NewerFormat, UserError
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder
 from hardmask.pipeline.sealed import read_sealed, unsealed
@@ -122,7 +122,7 @@ def verify_shards(folder: RunFolder, name: str, level: int, *, quiet: bool = Tru
 
     done, plan = folder.path / name / "done.json", folder.path / name / "plan.json"
     metadata = _sealed(target, METADATA, add)
-    manifest = _sealed(target, MANIFEST, add)
+    manifest = _manifest(target, add)
     if plan.exists():
         try:
             read_sealed(plan)
@@ -266,7 +266,22 @@ def _named(place: str) -> Callable[..., Any]:
     return found
 
 
+def _manifest(target: ShardFolder, add: Callable[[str, str], None]) -> dict[str, Any] | None:
+    """The manifest of the folder; None where it is missing, or damaged, which is added."""
+    manifest = _sealed(target, MANIFEST, add)
+    if manifest is None:
+        return None
+    try:
+        target.check_manifest(manifest)
+    except UserError as error:
+        add(MANIFEST, _what(error))
+        return None
+    return manifest
+
+
 def _what(error: UserError) -> str:
+    if isinstance(error, NewerFormat):  # no damage, and nothing this version may mend
+        raise error
     return error.what
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hardmask.kernels.linear_nll import linear_nll
 from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 from hardmask.pipeline.config import AlmConfig
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import UserError, brief
 from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import Objective
 
@@ -57,9 +57,9 @@ def load_alm(path: str | Path, metadata: dict[str, Any], direction: str, device:
         model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a foreign folder can be wrong in, transformers says in many kinds
         raise UserError(
-            f"no causal LM opens here ({error})",
+            f"no causal LM opens here ({brief(error)})",
             where=path,
             mend="Give a Hugging Face causal LM folder or hub name, with safetensors",
         ) from error

@@ -29,7 +29,8 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
     ranks = distributed.start(run.device)
     tokens = folder.shards("tokens")
     metadata = tokens.manifest["metadata"]
-    settings = {"alm": as_json(run.alm), "tokens": tokens.manifest["fingerprint"], "direction": direction}
+    own = {name: value for name, value in as_json(run.alm).items() if name not in DIRECTIONS}  # the other may be given
+    settings = {"alm": own, "tokens": tokens.manifest["fingerprint"], "direction": direction}
     stage = Stage(folder.alm(direction) / "training", settings, write=ranks.first)
     if stage.finished:
         stage.tidy()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hardmask.pipeline.config import GlueConfig
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import UserError, brief
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.training import autocast
 from hardmask.stage2_pretrain.glue_metrics import constant_baseline, evaluate
@@ -103,9 +103,9 @@ def load_classifier(path: str, task: TaskData, dropout: float) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a foreign folder can be wrong in, transformers says in many kinds
         raise UserError(
-            f"no model for classification ({error})", where=path, mend="Choose other --glue.models"
+            f"no model for classification ({brief(error)})", where=path, mend="Choose other --glue.models"
         ) from error
     absent = [k for k in report["missing_keys"] if k.startswith(f"{model.base_model_prefix}.") and "pooler" not in k]
     if absent:  # it would be left at its random initialisation, and the score would be that of no pre-training

@@ -184,6 +184,9 @@ def requirements(config: MaskingConfig) -> Needs:
 
 def check_masking(config: MaskingConfig, length: int) -> None:
     """Refuse settings no batch of rows of `length` tokens can be masked with, before anything is spent on them."""
+    if not slot_count(length, config):
+        what = f"it is {config.rate}, which of the {length - 2} tokens of a sequence is none"
+        raise UserError(what, where="--masking.rate", mend="Give a larger share, or score longer sequences")
     row = torch.zeros(1, length)
     needs = requirements(config)
     for step in (0, 1):

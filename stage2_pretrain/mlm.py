@@ -13,7 +13,7 @@ from torch import Tensor
 from hardmask.kernels.weighted_nll_sum import weighted_nll_sum
 from hardmask.pipeline.config import MaskingConfig, MlmConfig
 from hardmask.pipeline.distributed import Ranks
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import UserError, brief
 from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import Objective
 from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch, requirements
@@ -68,9 +68,9 @@ def load_mlm(path: str | Path, metadata: dict[str, Any], dropout: float) -> Any:
         model: Any = AutoModelForMaskedLM.from_pretrained(
             path, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a foreign folder can be wrong in, transformers says in many kinds
         raise UserError(
-            f"no masked LM opens here ({error})",
+            f"no masked LM opens here ({brief(error)})",
             where=f"--mlm.init {path}",
             mend="Give scratch, mlm/NAME of a finished run, or a Hugging Face folder or hub name with safetensors",
         ) from error

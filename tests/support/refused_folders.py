@@ -76,6 +76,12 @@ def _shard_of_newer_format() -> None:
         writer.write_table(table)
 
 
+def _unrecorded() -> None:
+    """As if its writer had been killed."""
+    for name in ("commits/00000.json", "manifest.json", "done.json"):
+        Path("run/hardness", name).unlink()
+
+
 def _shard_cut() -> None:
     path = Path("run/hardness/shards/shard-00000.arrow")
     path.write_bytes(path.read_bytes()[:-100])
@@ -123,7 +129,7 @@ OTHERWISE = (
          (r'^hardmask: run/tokens: .*corpus.path is \["first.txt", "second.txt"\] there and \["first.txt"\] now', "another --out")),
     Case("another training of the LMs", "alm demo --out run --alm.lr 0.1",
          ("^hardmask: run/alm/forward/training: .*alm.lr is .* now", "another --out")),
-    Case("another LM", "score demo --out run --alm.forward run/alm/forward", ("^hardmask: run/hardness: .*alm.forward", "another --out")),
+    Case("another LM", "score demo --out run --alm.forward run/alm/backward", ("^hardmask: run/hardness: .*alm.forward", "another --out")),
     Case("other masks for a finished run", "pretrain demo --out run --mlm.name random --masking.rate 0.3",
          ("^hardmask: run/mlm/random/training: .*masking.rate is 0.15 there and 0.3 now", "another --out")),
     Case("masks for every run at once", "pretrain demo --out run --masking.alpha 0.3", ("^hardmask: --masking: ", "Add --mlm.name NAME")),
@@ -159,6 +165,10 @@ DAMAGED = (
     Case("a manifest that points outside, verified", "verify run", ("^hardmask: run: 1 damaged", "hardmask repair run"),
          prepare=_resealed("run/hardness/manifest.json", _outside)),
     Case("a manifest of a newer format", MINE, ("^hardmask: run/hardness/manifest.json: format 99 is newer", "Install a newer hardmask"),
+         prepare=_resealed("run/hardness/manifest.json", _newer)),
+    Case("a shard of a newer format without a record", "score demo --out run", ("shard-00000.arrow: .*format 99", "Install a newer hardmask"),
+         prepare=lambda: (_shard_of_newer_format(), _unrecorded())),
+    Case("a manifest of a newer format is not repaired", "repair run", ("manifest.json: format 99 is newer", "Install a newer hardmask"),
          prepare=_resealed("run/hardness/manifest.json", _newer)),
     Case("a shard of a newer format", MINE, ("^hardmask: run/hardness/shards/shard-00000.arrow: .*format 99", "Install a newer hardmask"),
          prepare=_shard_of_newer_format, adds="run/mlm/mine"),

@@ -218,7 +218,7 @@ FINE_TUNING = (
          ("^hardmask: given: no model for classification", "--glue.models"), prepare=lambda: (_glue(train=RTE, dev=RTE)(), _pickled(_mlm(), "pytorch_model.bin")()),
          adds="run/glue"),
     Case("a model to fine-tune of another vocabulary", "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
-         ("--glue.models: the tokenizer gives id", "tokenizer into its folder"), prepare=lambda: (_glue(train=RTE, dev=RTE)(), _mlm(vocabulary=80)()),
+         ("--glue.models: the tokenizer gives id", "tokenizer into its folder"), prepare=lambda: (_glue(train=RTE, dev=RTE)(), _mlm(vocabulary=50)()),
          adds="run/glue"),
 )  # fmt: skip
 MODELS = (*LMS, *ENCODERS, *FINE_TUNING)
