@@ -273,29 +273,29 @@ def _plan(
     return plan, smallest[1]
 
 
+def page_numbers(ranges: Iterable[tuple[int, int]]) -> str:
+    """Ranges (first, last) as page numbers are written: 0-17,19,21-40."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
 class _OpenUnit:
     """A unit while its pieces are being counted."""
 
     def __init__(self, unit: Unit) -> None:
         self.unit, self.digest = unit, UnitDigest()
-        self.ranges: list[str] = []
-        self.first = self.last = -1  # of the range that is growing
+        self.ranges: list[tuple[int, int]] = []
 
     def add(self, piece: Piece, data: bytes) -> None:
         self.digest.add(data)
         self.unit.text_bytes += piece.size
         self.unit.replaced_characters += piece.text.count("\ufffd")
         self.unit.documents += piece.ends
-        if piece.document > self.last + 1 or self.first < 0:
-            self._end_range()
-            self.first = piece.document
-        self.last = piece.document
+        first, last = self.ranges.pop() if self.ranges else (piece.document, piece.document)
+        if piece.document > last + 1:
+            self.ranges.append((first, last))
+            first = piece.document
+        self.ranges.append((first, piece.document))
 
     def close(self) -> None:
-        self._end_range()
-        self.unit.corpus_documents = ",".join(self.ranges)
+        self.unit.corpus_documents = page_numbers(self.ranges)
         self.unit.digest = self.digest.hex()
-
-    def _end_range(self) -> None:
-        if self.first >= 0:
-            self.ranges.append(str(self.first) if self.first == self.last else f"{self.first}-{self.last}")

@@ -27,7 +27,7 @@ from hardmask.pipeline.tokens import make_tokens
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
 
-def write_corpus(folder, kind, files=12, documents=60):
+def write_corpus(folder, kind, files=12, documents=100):
     """Files of documents of log-normal length in words of a Zipf law, the later files twice as long."""
     folder.mkdir()
     rng = np.random.default_rng(0)
