@@ -24,19 +24,19 @@ MISSING_GLYPH = "\u25a1"  # a white square, for characters the font lacks
 
 def alm_loss(rows: Sequence[Row], path: Path) -> None:
     """`direction`, `tokens`, `training_loss` or `held_out_loss` (nats a token)."""
-    figure, (axes,) = _figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1)
     for colour, direction in zip(COLOURS, DIRECTIONS, strict=False):
         mine = [row for row in rows if row["direction"] == direction]
         _line(axes, mine, "tokens", "training_loss", color=colour, lw=1.0, alpha=0.55, label=f"{direction}, training")
         _line(axes, mine, "tokens", "held_out_loss", color=colour, marker=_marker(direction), lw=1.6,
               label=f"{direction}, held-out")  # fmt: skip
-    _dress(axes, "Auto-regressive LMs: loss in training", "training tokens", "nats per token")
-    _save(figure, path)
+    dress(axes, "Auto-regressive LMs: loss in training", "training tokens", "nats per token")
+    save(figure, path)
 
 
 def mlm_loss(rows: Sequence[Row], path: Path) -> None:
     """`run`, `tokens`, `training_loss` (own masks) or `held_out_uniform_loss` (nats a masked token)."""
-    figure, (axes,) = _figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1)
     for index, run in enumerate(_names(rows, "run")):
         mine = [row for row in rows if row["run"] == run]
         style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
@@ -44,37 +44,37 @@ def mlm_loss(rows: Sequence[Row], path: Path) -> None:
         _line(axes, mine, "tokens", "held_out_uniform_loss", lw=1.6, **style)
         axes.plot([], [], label=run, **style)
     title = "Masked LMs: held-out loss on uniform masks (faint lines: training loss on own masks)"
-    _dress(axes, title, "training tokens of the run", "nats per masked token")
-    _save(figure, path)
+    dress(axes, title, "training tokens of the run", "nats per masked token")
+    save(figure, path)
 
 
 def p_distribution(rows: Sequence[Row], path: Path) -> None:
     """`index` 1 … L−2: of ranks, with `share_of_positions` and `cumulative_p`, and of positions, with `p` and
     `nll_forward`, `nll_backward` (nats). Shares are of 1.
     """
-    figure, (left, above, below) = _figure(4.2, "ABB\nACC")
+    figure, (left, above, below) = new_figure(4.2, "ABB\nACC")
     x, y = ([100 * row[name] for row in rows] for name in ("share_of_positions", "cumulative_p"))
     left.plot(x, y, color=COLOURS[0], lw=1.8, label="P(X)")
     left.plot(x, x, color="0.5", lw=1.0, ls=":", label="all equally hard")
     left.set(xscale="log", xlim=(x[0], 100), ylim=(0, 102))
     left.xaxis.set_major_formatter("{x:g}")
-    _dress(left, "Held by the hardest positions", "share of positions, hardest first (%)", "share of P (%)")
+    dress(left, "Held by the hardest positions", "share of positions, hardest first (%)", "share of P (%)")
     for colour, dash, direction in zip(COLOURS, ("-", "--"), DIRECTIONS, strict=False):
         _line(above, rows, "index", f"nll_{direction}", color=colour, ls=dash, lw=1.2, label=direction)
     # The edges are what is to be seen.
-    _dress(above, "Mean at each position of a sequence", "", "nats per token", legend="upper center")
+    dress(above, "Mean at each position of a sequence", "", "nats per token", legend="upper center")
     _line(below, [{**row, "p": None if row["p"] is None else len(rows) * row["p"]} for row in rows], "index", "p",
           color=COLOURS[2], lw=1.2)  # fmt: skip
     below.axhline(1, color="0.5", lw=1.0, ls=":")
-    _dress(below, "", "position", "mean P × (L−2)")
+    dress(below, "", "position", "mean P × (L−2)")
     above.sharex(below)
     above.tick_params(labelbottom=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def perplexity_alpha(rows: Sequence[Row], path: Path) -> None:
     """`run`, `alpha` (a number or "inf", ascending), `perplexity`, `hardest_over_uniform` (of the run)."""
-    figure, (axes,) = _figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1)
     for index, run in enumerate(_names(rows, "run")):
         mine = [row for row in rows if row["run"] == run]
         ratio = mine[0]["hardest_over_uniform"]
@@ -82,24 +82,24 @@ def perplexity_alpha(rows: Sequence[Row], path: Path) -> None:
         _alpha_line(axes, mine, "perplexity", index, label)
     _log_axis(axes)
     title = "Masked LMs: held-out perplexity by how hard the masked tokens are"
-    _dress(axes, title, "α", "perplexity of masked tokens")
-    _save(figure, path)
+    dress(axes, title, "α", "perplexity of masked tokens")
+    save(figure, path)
 
 
 def mask_overlap(rows: Sequence[Row], path: Path) -> None:
     """`alpha`, `overlap`, `coverage` (shares of 1), `nll_masked` (nats), `nll_all`, `epochs` the same in all rows."""
-    figure, (left, right) = _figure(3.6, "AB")
+    figure, (left, right) = new_figure(3.6, "AB")
     percent = [{**row, **{name: _times_100(row[name]) for name in ("overlap", "coverage")}} for row in rows]
     _alpha_line(left, percent, "overlap", 0, "masks two epochs have in common")
     _alpha_line(left, percent, "coverage", 1, f"tokens ever masked in {rows[0]['epochs']} epochs")
     left.set_ylim(0, 105)
-    _dress(left, "Which tokens are masked again", "α", "share (%)")
+    dress(left, "Which tokens are masked again", "α", "share (%)")
     _alpha_line(right, rows, "nll_masked", 2, "masked tokens")
     if rows[0]["nll_all"] is not None:
         right.axhline(rows[0]["nll_all"], color="0.5", lw=1.0, ls=":", label="all tokens")
     right.set_ylim(bottom=0)
-    _dress(right, "How hard the masked tokens are", "α", "mean nats per token")
-    _save(figure, path)
+    dress(right, "How hard the masked tokens are", "α", "mean nats per token")
+    save(figure, path)
 
 
 def words(rows: Sequence[Row], path: Path) -> None:
@@ -121,7 +121,7 @@ def words(rows: Sequence[Row], path: Path) -> None:
     places, lines = _wrapped(texts, [row["ends_document"] for row in rows], font)
     line_height, head, foot = 21.0, 30.0, 62.0  # pixels
     height = 3 * (head + lines * line_height) + foot
-    figure, (axes,) = _figure(height / DPI, 1, constrained=False)
+    figure, (axes,) = new_figure(height / DPI, 1, constrained=False)
     axes.set_position((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH * DPI), ylim=(height, 0))
     axes.set_axis_off()
@@ -139,7 +139,7 @@ def words(rows: Sequence[Row], path: Path) -> None:
     label = figure.colorbar(ScalarMappable(scale, shades), cax=bar, orientation="horizontal", extend="max")
     label.set_label("log10 of the word's perplexity, 1/p", fontsize=7, labelpad=1)
     label.ax.tick_params(labelsize=7, length=2, pad=1)
-    _save(figure, path)
+    save(figure, path)
 
 
 # Text as boxes
@@ -214,7 +214,7 @@ def _font() -> Any:
 # What the figures share
 
 
-def _figure(height: float, layout: int | str, *, constrained: bool = True) -> tuple[Any, list[Any]]:
+def new_figure(height: float, layout: int | str, *, constrained: bool = True) -> tuple[Any, list[Any]]:
     """A figure of the common width and its axes: one, or a mosaic; without pyplot, which keeps state."""
     from matplotlib.figure import Figure
 
@@ -249,7 +249,8 @@ def _log_axis(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False) if high < 100 * low else NullFormatter())
 
 
-def _dress(axes: Any, title: str, x: str, y: str, *, legend: str = "best") -> None:
+def dress(axes: Any, title: str, x: str, y: str, *, legend: str = "best") -> None:
+    """Title, labels of the axes and what is the same in all figures."""
     from matplotlib.ticker import EngFormatter
 
     axes.set_title(title, fontsize=9, loc="left", fontweight="bold")
@@ -264,8 +265,13 @@ def _dress(axes: Any, title: str, x: str, y: str, *, legend: str = "best") -> No
         axes.legend(fontsize=7.5, frameon=False, loc=legend)
 
 
-def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+def save(figure: Any, path: Path) -> None:
+    """As PNG, or as what the name ends with; the same file for the same numbers."""
+    from matplotlib import rc_context
+
+    unnamed = {".svg": {"Date": None}, ".png": {"Software": None}}
+    with rc_context({"svg.hashsalt": "hardmask"}):
+        figure.savefig(path, dpi=DPI, metadata=unnamed.get(path.suffix))
 
 
 def _names(rows: Sequence[Row], key: str) -> list[str]:

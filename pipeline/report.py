@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import math
 import os
 import sys
@@ -20,7 +18,7 @@ from hardmask.pipeline.publish import write_text
 from hardmask.pipeline.results import Results, Training, read_results
 from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.summary import detail_tables, hardest_over_uniform, summary_tables
-from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text
+from hardmask.pipeline.tables import Table, as_csv, as_html, as_markdown, as_text
 
 
 def make_report(_run: Run, folder: RunFolder) -> None:
@@ -82,11 +80,7 @@ def _draw(picture: Picture, results: Results, folder: Path) -> bool:
         table.unlink(missing_ok=True)
         image.unlink(missing_ok=True)
         return False
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(table, text.getvalue())
+    write_text(table, as_csv(rows))
     picture.draw(rows, image)
     return True
 

@@ -1,11 +1,14 @@
-"""A table as text for the terminal, as Markdown and as HTML."""
+"""A table as text for the terminal, as Markdown and as HTML; rows of values as CSV."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TEXT_WIDTH = 100  # characters
 FIRST_COLUMN = 44  # at most
@@ -74,3 +77,12 @@ def as_html(table: Table) -> str:
     title = html.escape(table.title)
     content = f"<div class=wide><table>{head}<tbody>\n{body}\n</tbody></table></div>"
     return f"<section><h2>{title}</h2>{content}{notes}</section>"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys, one at least, below a line of those keys; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
