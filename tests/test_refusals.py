@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import refused
+import tiny_run
 from refused_corpus import CORPUS
 from refused_folders import FOLDERS
 from refused_models import MODELS
 from refused_settings import SETTINGS
+from refused_tasks import FINE_TUNING
 
 from hardmask.pipeline.cli import main
-from hardmask.pipeline.errors import USER_ERROR
+from hardmask.pipeline.errors import DONE, USER_ERROR
+from hardmask.pipeline.sealed import read_sealed
 
-CASES = (*SETTINGS, *CORPUS, *FOLDERS, *MODELS)
+CASES = (*SETTINGS, *CORPUS, *FOLDERS, *MODELS, *FINE_TUNING)
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +53,60 @@ def test_it_is_refused_in_a_line_and_nothing_is_touched(case, here, capsys, monk
     for pattern in (r"^hardmask: .+\. .+\.$", *case.said):
         assert re.search(pattern, line), f"{pattern} in {line}"
     assert not refused.differences(before, refused.digest(here), case.adds)
+
+
+def test_of_two_runs_that_begin_at_once_with_other_settings_one_is_refused(tmp_path, monkeypatch, capsys):
+    """Whichever comes first, the folder is of one of them, and the other is told what differs."""
+    monkeypatch.chdir(tmp_path)
+    tiny_run.write_corpus(tmp_path, 6_000)
+    lengths, together = ("16", "24"), threading.Barrier(2)
+
+    def tokens(length):
+        together.wait()
+        return main(["tokens", "demo", *refused.NEW.split(), "--tokens.sequence-length", length, "--quiet"])
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(tokens, lengths))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sorted(codes) == [DONE, USER_ERROR]
+    first, other = sorted(lengths, key=lambda length: codes[lengths.index(length)])
+    assert f"sequence_length is {first} there and {other} now" in line
+    assert read_sealed(tmp_path / "new/tokens/manifest.json")["metadata"]["sequence_length"] == int(first)
+    assert main(["verify", "new", "--quiet"]) == DONE
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("tokens demo --corpus.pth x", "--corpus.path"),
+        ("tokens demo --tokens.sequence-length many", "--tokens.sequence-length"),
+        ("score demo --engine spark", "local.*ray"),
+        ("score demo --device gpu", "cuda"),
+        ("verify run --level 4", "--level"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_said_as_the_library_of_flags_says_it(words, near, here, capsys):
+    before = refused.digest(here)
+    assert main(words.split()) == USER_ERROR
+    error = capsys.readouterr().err
+    assert re.search(near, error)
+    assert "Traceback" not in error
+    assert not refused.differences(before, refused.digest(here))
+
+
+def test_the_traceback_is_there_for_who_asks(here, capsys):
+    assert main(["verify", "--out", "none", "--debug"]) == USER_ERROR
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_link_in_a_run_folder_is_removed_and_what_it_points_to_stays(here, capsys):
+    """A shard may be a link, its content is checked as any other's; repairing does not follow it."""
+    shard = here / "run/hardness/shards/shard-00000.arrow"
+    outside = here / "outside.arrow"
+    outside.write_bytes(b"what is someone else's")
+    shard.unlink()
+    shard.symlink_to(outside)
+    assert main(["verify", "run", "--quiet"]) == USER_ERROR
+    assert main(["repair", "run", "--quiet", "--device", "cpu"]) == DONE, capsys.readouterr().err
+    assert outside.read_bytes() == b"what is someone else's"
+    assert not shard.is_symlink()

@@ -30,7 +30,7 @@ def unsafe(tree):
 def unsafe_call(call):
     name = ast.unparse(call.func)
     said = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    if name in BUILTINS | CALLS or name.rpartition(".")[2] in METHODS and "." in name:
+    if name in BUILTINS | CALLS or (name.rpartition(".")[2] in METHODS and "." in name):
         yield name
     if said.get("shell", "False") != "False" or said.get("allow_pickle", "False") != "False":
         yield f"{name} with shell or pickle"
@@ -48,10 +48,18 @@ def test_no_code_is_read_from_data(path):
 
 @pytest.mark.parametrize(
     "code",
-    ["import pickle", "from yaml import load", "import torch\ntorch.load('x')", "eval('1')", "AutoConfig.from_pretrained('x')",
-     "np.load('x', allow_pickle=True)", "subprocess.run('ls', shell=True)", "archive.extractall('x')",
-     "AutoModel.from_pretrained('x', trust_remote_code=False)"],
-)  # fmt: skip
+    [
+        "import pickle",
+        "from yaml import load",
+        "torch.load('x')",
+        "eval('1')",
+        "AutoConfig.from_pretrained('x')",
+        "AutoModel.from_pretrained('x', trust_remote_code=False)",
+        "np.load('x', allow_pickle=True)",
+        "subprocess.run('ls', shell=True)",
+        "archive.extractall('x')",
+    ],
+)
 def test_what_is_looked_for_is_found(code):
     assert list(unsafe(ast.parse(code)))
 

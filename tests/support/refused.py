@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ def make_run(folder: Path) -> None:
     with contextlib.chdir(folder):
         names = [Path(path).name for path in paths]
         assert main(["pretrain", "demo", "--out", "run", "--corpus.path", *names, *RUN_FLAGS]) == DONE
+
+
+def forget(*stages: str) -> None:
+    """As if those had not been done: their folders of the run in the current folder are removed."""
+    for stage in stages:
+        shutil.rmtree(Path("run") / stage)
 
 
 def digest(folder: Path) -> dict[str, str]:

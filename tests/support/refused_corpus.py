@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from refused import Case
 
-
 NOISE = np.random.default_rng(0).integers(128, 256, 5_000, dtype=np.uint8).tobytes()
 
 
@@ -80,23 +79,73 @@ def _unmasked() -> None:
 CUT = "The file is damaged or cut short; make it again"
 LIST = json.dumps({"text": ["a", "list"]}) + "\n"
 CORPORA = (
-    _absent("a corpus that is not there", "no/such/file.txt", "^hardmask: no/such/file.txt: no such file", "Check --corpus.path"),
+    _absent(
+        "a corpus that is not there",
+        "no/such/file.txt",
+        "^hardmask: no/such/file.txt: no such file",
+        "Check --corpus.path",
+    ),
     _absent("a glob of nothing", "*.jsonl", r"^hardmask: \*.jsonl: no readable file", "Give files ending in .txt"),
-    _absent("a corpus behind an unknown scheme", "quux://host/x.txt", "^hardmask: quux://host/x.txt: cannot be opened", "Check the URL"),
-    _absent("a data set without the hub", "hub:no-one/nothing", "^hardmask: hub:no-one/nothing: cannot be opened", "Check the name"),
-    _absent("an unknown option of the hub", "hub:no-one/nothing?splot=train", "unknown option splot", "Use config, split"),
-    Case("a corpus that cannot be read", "tokens demo --out new --corpus.path /proc/self/mem --corpus.format text",
-         ("^hardmask: /proc/self/mem: cannot be read", "make it again")),
-    Case("a folder without text", "tokens demo --out new --corpus.path run/alm", ("^hardmask: run/alm: no file .*text|run/alm", "Give|--corpus")),
+    _absent(
+        "a corpus behind an unknown scheme",
+        "quux://host/x.txt",
+        "^hardmask: quux://host/x.txt: cannot be opened",
+        "Check the URL",
+    ),
+    _absent(
+        "a data set without the hub",
+        "hub:no-one/nothing",
+        "^hardmask: hub:no-one/nothing: cannot be opened",
+        "Check the name",
+    ),
+    _absent(
+        "an unknown option of the hub", "hub:no-one/nothing?splot=train", "unknown option splot", "Use config, split"
+    ),
+    Case(
+        "a corpus that cannot be read",
+        "tokens demo --out new --corpus.path /proc/self/mem --corpus.format text",
+        ("^hardmask: /proc/self/mem: cannot be read", "make it again"),
+    ),
+    Case(
+        "a folder without text",
+        "tokens demo --out new --corpus.path run/alm",
+        ("^hardmask: run/alm: no file .*text|run/alm", "Give|--corpus"),
+    ),
     _bad("an unknown extension", "x.docx", "text", "unknown extension", "--corpus.format"),
     _bad("noise for jsonl", "x.jsonl", NOISE, "x.jsonl:1: not JSON", "one JSON object a line"),
     _bad("a list for jsonl", "x.jsonl", '["text"]\n', "x.jsonl:1: a list", "one JSON object a line"),
-    _bad("a wrong field in jsonl", "x.jsonl", '{"body": "b", "title": "t"}\n', "no field 'text', only body, title", "--corpus.text-field"),
-    _bad("a list in a text field of jsonl", "x.jsonl", LIST, "field 'text' holds list, not text", "--corpus.text-field"),
-    _bad("a wrong field in parquet", "x.parquet", _parquet(), "no field 'content', only body, text", "--corpus.text-field",
-         flags="--corpus.text-field content"),
-    _bad("a list in a text field of parquet", "x.parquet", _parquet(), "field 'text' holds list.*, not text", "--corpus.text-field"),
-    _bad("a list in a text field of arrow", "x.arrow", _arrow(), "field 'text' holds list.*, not text", "--corpus.text-field"),
+    _bad(
+        "a wrong field in jsonl",
+        "x.jsonl",
+        '{"body": "b", "title": "t"}\n',
+        "no field 'text', only body, title",
+        "--corpus.text-field",
+    ),
+    _bad(
+        "a list in a text field of jsonl", "x.jsonl", LIST, "field 'text' holds list, not text", "--corpus.text-field"
+    ),
+    _bad(
+        "a wrong field in parquet",
+        "x.parquet",
+        _parquet(),
+        "no field 'content', only body, text",
+        "--corpus.text-field",
+        flags="--corpus.text-field content",
+    ),
+    _bad(
+        "a list in a text field of parquet",
+        "x.parquet",
+        _parquet(),
+        "field 'text' holds list.*, not text",
+        "--corpus.text-field",
+    ),
+    _bad(
+        "a list in a text field of arrow",
+        "x.arrow",
+        _arrow(),
+        "field 'text' holds list.*, not text",
+        "--corpus.text-field",
+    ),
     _bad("noise for parquet", "x.parquet", NOISE, "cannot be read", CUT),
     _bad("noise for arrow", "x.arrow", NOISE, "cannot be read", CUT),
     _bad("a cut parquet file", "x.parquet", _cut(_parquet()), "cannot be read", CUT),
@@ -106,30 +155,68 @@ CORPORA = (
     _bad("a cut bz2", "x.txt.bz2", _cut(bz2.compress(NOISE)), "cannot be read", CUT),
     _bad("a cut zst", "x.txt.zst", _cut(_zst(NOISE)), "cannot be read", CUT),
     _bad("text that is no gz", "x.txt.gz", "plain text", "cannot be read", CUT),
-)  # fmt: skip
+)
 TEXTLESS = (
-    Case("an empty corpus", "tokens demo --out new --corpus.path x.txt --tokenizer.vocabulary 300",
-         ("the corpus holds no text", "^hardmask: x", "Give --corpus.path files with text"), prepare=lambda: _write("x.txt", ""), adds="new"),
-    Case("a corpus of white space", "tokens demo --out new --corpus.path x.txt --tokenizer.path run/tokenizer",
-         ("the corpus holds no text", "^hardmask: x", "Give --corpus.path files with text"), prepare=lambda: _write("x.txt", " \n\n \n"), adds="new"),
-)  # fmt: skip
+    Case(
+        "an empty corpus",
+        "tokens demo --out new --corpus.path x.txt --tokenizer.vocabulary 300",
+        ("the corpus holds no text", "^hardmask: x", "Give --corpus.path files with text"),
+        prepare=lambda: _write("x.txt", ""),
+        adds="new",
+    ),
+    Case(
+        "a corpus of white space",
+        "tokens demo --out new --corpus.path x.txt --tokenizer.path run/tokenizer",
+        ("the corpus holds no text", "^hardmask: x", "Give --corpus.path files with text"),
+        prepare=lambda: _write("x.txt", " \n\n \n"),
+        adds="new",
+    ),
+)
 TOKENIZERS = (
-    Case("a tokenizer that is not there", "tokens demo --out new --corpus.path first.txt --tokenizer.path ./none",
-         (r"^hardmask: \./none: no such folder", "Check --tokenizer.path")),
-    Case("a tokenizer that is a file", "tokens demo --out new --corpus.path first.txt --tokenizer.path ./first.txt",
-         ("first.txt: it is a file", "Give its folder")),
-    Case("a tokenizer of the hub without the hub", "tokens demo --out new --corpus.path first.txt --tokenizer.path no-one/nothing",
-         ("no-one/nothing: no tokenizer can be opened", "--tokenizer.path")),
-    Case("a vocabulary too small for bytes", "tokens demo --out new --corpus.path first.txt --tokenizer.vocabulary 200",
-         ("--tokenizer.vocabulary: 200 entries do not hold 256 bytes", "Give at least 261")),
-    Case("a tokenizer without a mask", "tokens demo --out new --corpus.path first.txt --tokenizer.path ./given",
-         ("the tokenizer has no mask token", r"^hardmask: \./given", "made for masked LMs"), prepare=_unmasked),
-    _tokenizer("a folder without a tokenizer", "neither tokenizer.json nor vocab.json", "--tokenizer.path", config="{}"),
+    Case(
+        "a tokenizer that is not there",
+        "tokens demo --out new --corpus.path first.txt --tokenizer.path ./none",
+        (r"^hardmask: \./none: no such folder", "Check --tokenizer.path"),
+    ),
+    Case(
+        "a tokenizer that is a file",
+        "tokens demo --out new --corpus.path first.txt --tokenizer.path ./first.txt",
+        ("first.txt: it is a file", "Give its folder"),
+    ),
+    Case(
+        "a tokenizer of the hub without the hub",
+        "tokens demo --out new --corpus.path first.txt --tokenizer.path no-one/nothing",
+        ("no-one/nothing: no tokenizer can be opened", "--tokenizer.path"),
+    ),
+    Case(
+        "a vocabulary too small for bytes",
+        "tokens demo --out new --corpus.path first.txt --tokenizer.vocabulary 200",
+        ("--tokenizer.vocabulary: 200 entries do not hold 256 bytes", "Give at least 261"),
+    ),
+    Case(
+        "a tokenizer without a mask",
+        "tokens demo --out new --corpus.path first.txt --tokenizer.path ./given",
+        ("the tokenizer has no mask token", r"^hardmask: \./given", "made for masked LMs"),
+        prepare=_unmasked,
+    ),
+    _tokenizer(
+        "a folder without a tokenizer", "neither tokenizer.json nor vocab.json", "--tokenizer.path", config="{}"
+    ),
     _tokenizer("a damaged tokenizer.json", "no tokenizer can be opened", "--tokenizer.path", tokenizer='{"model": '),
-    _tokenizer("a tokenizer.json of another kind", "no tokenizer can be opened", "--tokenizer.path", tokenizer='{"a": [1]}'),
-    _tokenizer("a vocabulary without its merges", "neither tokenizer.json nor vocab.json", "--tokenizer.path", vocab="{}"),
-    _tokenizer("a damaged vocab.json", "vocab.json and merges.txt cannot be opened", "Give the two files", vocab="{", merges=""),
-    Case("the run's tokenizer damaged", "tokens demo --out run", ("^hardmask: run/tokenizer: no tokenizer can be opened", "Put the tokenizer of this run back"),
-         prepare=lambda: (_write("run/tokenizer/tokenizer.json", "{"), Path("run/tokens/done.json").unlink())),
-)  # fmt: skip
+    _tokenizer(
+        "a tokenizer.json of another kind", "no tokenizer can be opened", "--tokenizer.path", tokenizer='{"a": [1]}'
+    ),
+    _tokenizer(
+        "a vocabulary without its merges", "neither tokenizer.json nor vocab.json", "--tokenizer.path", vocab="{}"
+    ),
+    _tokenizer(
+        "a damaged vocab.json", "vocab.json and merges.txt cannot be opened", "Give the two files", vocab="{", merges=""
+    ),
+    Case(
+        "the run's tokenizer damaged",
+        "tokens demo --out run",
+        ("^hardmask: run/tokenizer: no tokenizer can be opened", "Put the tokenizer of this run back"),
+        prepare=lambda: (_write("run/tokenizer/tokenizer.json", "{"), Path("run/tokens/done.json").unlink()),
+    ),
+)
 CORPUS = (*CORPORA, *TEXTLESS, *TOKENIZERS)

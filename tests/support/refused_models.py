@@ -1,17 +1,16 @@
-"""Models and fine-tuning data that do not fit."""
+"""LMs and encoders that do not fit, and those that would run code."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from refused import Case
+from refused import Case, forget
 from safetensors.torch import load_file, save_file
 
 from hardmask.pipeline.config import AlmConfig, MlmConfig
@@ -35,23 +34,18 @@ def _metadata() -> dict[str, Any]:
     return dict(read_sealed(Path("run/tokens/manifest.json"))["metadata"])
 
 
-def _forget(*stages: str) -> None:
-    for stage in stages:
-        shutil.rmtree(Path("run") / stage)
-
-
 def _alm(direction: str = "forward", **metadata: int) -> Callable[[], None]:
     """An LM in `given`, made for other tokens, and nothing scored yet."""
 
     def prepare() -> None:
-        _forget("hardness", "mlm")
+        forget("hardness", "mlm")
         small = AlmConfig(layers=1, width=16, heads=2, ffn=16)
         new_alm(small, {**_metadata(), **metadata}, direction).save_pretrained("given")
 
     return prepare
 
 
-def _mlm(**metadata: int) -> Callable[[], None]:
+def mlm(**metadata: int) -> Callable[[], None]:
     """An encoder in `given`, made for other tokens."""
 
     def prepare() -> None:
@@ -81,7 +75,7 @@ def _with_nan(name: str, row: int) -> Callable[[dict[str, torch.Tensor]], None]:
     return change
 
 
-def _pickled(make: Callable[[], None], file: str) -> Callable[[], None]:
+def pickled(make: Callable[[], None], file: str) -> Callable[[], None]:
     """With a pickle in the place of the weights."""
 
     def prepare() -> None:
@@ -92,7 +86,7 @@ def _pickled(make: Callable[[], None], file: str) -> Callable[[], None]:
     return prepare
 
 
-def _with_code(auto: str) -> Callable[[], None]:
+def with_code(auto: str) -> Callable[[], None]:
     """A model, in a folder that brings its own code for it."""
 
     def prepare() -> None:
@@ -104,7 +98,7 @@ def _with_code(auto: str) -> Callable[[], None]:
     return prepare
 
 
-def _yes(monkeypatch: Any) -> None:
+def yes(monkeypatch: Any) -> None:
     """Whoever asks is told to go on."""
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
 
@@ -113,10 +107,12 @@ def _biased() -> None:
     """An LM whose output layer has a bias."""
     from transformers import GPTJConfig, GPTJForCausalLM
 
-    _forget("hardness", "mlm")
+    forget("hardness", "mlm")
     metadata = _metadata()
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_inner": 16, "rotary_dim": 4}
-    model = GPTJForCausalLM(GPTJConfig(vocab_size=metadata["vocabulary"], n_positions=metadata["sequence_length"], **sizes))
+    model = GPTJForCausalLM(
+        GPTJConfig(vocab_size=metadata["vocabulary"], n_positions=metadata["sequence_length"], **sizes)
+    )
     torch.nn.init.ones_(model.lm_head.bias)
     model.save_pretrained("given")
 
@@ -130,95 +126,174 @@ def _unfinished() -> None:
     Path("run/mlm/base/training/done.json").unlink()
 
 
-def _glue(**files: str) -> Callable[[], None]:
-    """A folder `glue` of the official layout with a damaged task."""
-
-    def prepare() -> None:
-        for name, content in files.items():
-            path = Path("glue/RTE") / f"{name}.tsv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode("latin-1"))
-
-    return prepare
-
-
-RTE = "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n"
 LMS = (
-    Case("an LM of another vocabulary", f"{SCORE} --alm.forward given", ("^hardmask: given: the LM has 200 entries, the tokens have 300", "same tokenizer"),
-         prepare=_alm(vocabulary=200)),
-    Case("an LM of the other direction", f"{SCORE} --alm.forward given", ("^hardmask: given: this LM reads backward, forward is needed", "Swap"),
-         prepare=_alm("backward")),
-    Case("an LM of too few positions", f"{SCORE} --alm.forward given", ("^hardmask: given: the LM has 16 positions, sequences have 32", "--tokens.sequence-length"),
-         prepare=_alm(sequence_length=16)),
-    Case("an LM with an output bias", f"{SCORE} --alm.forward given", ("^hardmask: given: its logits are not hidden @ weight.T", "without one"),
-         prepare=_biased),
-    Case("an LM of NaN", f"{SCORE} --alm.forward given", ("^hardmask: given: .*NaN", "another one|lower learning rate"),
-         prepare=_spoilt(_alm(), _with_nan("wte.weight", 7))),
-    Case("an LM of NaN far into the row", f"{SCORE} --alm.forward given", ("forward LM gave NaN or infinite logits for sequence", "lower learning rate"),
-         prepare=_spoilt(_alm(), _with_nan("wpe.weight", 20)), adds="run/hardness"),
-    Case("an LM of infinity", f"{SCORE} --alm.backward given", ("NaN or infinite logits", "another one"),
-         prepare=_spoilt(_alm("backward"), lambda t: t["transformer.ln_f.weight"].fill_(float("inf")))),
-    Case("an LM that is not there", f"{SCORE} --alm.forward ./none", (r"^hardmask: \./none: no causal LM opens here", "with safetensors"),
-         prepare=lambda: _forget("hardness", "mlm")),
-    Case("an LM folder with a damaged config", f"{SCORE} --alm.forward given", ("^hardmask: given: no causal LM opens here", "with safetensors"),
-         prepare=lambda: (_forget("hardness", "mlm"), _text_file())),
-    Case("an LM whose weights are cut", f"{SCORE} --alm.forward given", ("^hardmask: given: no causal LM opens here", "with safetensors"),
-         prepare=lambda: (_alm()(), os.truncate("given/model.safetensors", 500))),
-    Case("an encoder for an LM", f"{SCORE} --alm.forward run/mlm/base", ("^hardmask: run/mlm/base: ", "Give"), prepare=lambda: _forget("hardness")),
-    Case("an LM that brings code", f"{SCORE} --alm.forward ./given", (r"^hardmask: (\./)?given: no causal LM opens here", "with safetensors"),
-         prepare=lambda: (_forget("hardness", "mlm"), _with_code("AutoModelForCausalLM")()), patch=_yes),
-    Case("an LM that is a pickle", f"{SCORE} --alm.forward given", ("^hardmask: given: no causal LM opens here", "with safetensors"),
-         prepare=_pickled(_alm(), "pytorch_model.bin")),
-    Case("an LM that is a pickle by another name", f"{SCORE} --alm.forward given", ("^hardmask: given: no causal LM opens here", "with safetensors"),
-         prepare=_pickled(_alm(), "model.safetensors")),
-)  # fmt: skip
+    Case(
+        "an LM of another vocabulary",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: the LM has 200 entries, the tokens have 300", "same tokenizer"),
+        prepare=_alm(vocabulary=200),
+    ),
+    Case(
+        "an LM of the other direction",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: this LM reads backward, forward is needed", "Swap"),
+        prepare=_alm("backward"),
+    ),
+    Case(
+        "an LM of too few positions",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: the LM has 16 positions, sequences have 32", "--tokens.sequence-length"),
+        prepare=_alm(sequence_length=16),
+    ),
+    Case(
+        "an LM with an output bias",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: its logits are not hidden @ weight.T", "without one"),
+        prepare=_biased,
+    ),
+    Case(
+        "an LM of NaN",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: .*NaN", "another one|lower learning rate"),
+        prepare=_spoilt(_alm(), _with_nan("wte.weight", 7)),
+    ),
+    Case(
+        "an LM of NaN far into the row",
+        f"{SCORE} --alm.forward given",
+        ("forward LM gave NaN or infinite logits for sequence", "lower learning rate"),
+        prepare=_spoilt(_alm(), _with_nan("wpe.weight", 20)),
+        adds="run/hardness",
+    ),
+    Case(
+        "an LM of infinity",
+        f"{SCORE} --alm.backward given",
+        ("NaN or infinite logits", "another one"),
+        prepare=_spoilt(_alm("backward"), lambda t: t["transformer.ln_f.weight"].fill_(float("inf"))),
+    ),
+    Case(
+        "an LM that is not there",
+        f"{SCORE} --alm.forward ./none",
+        (r"^hardmask: \./none: no causal LM opens here", "with safetensors"),
+        prepare=lambda: forget("hardness", "mlm"),
+    ),
+    Case(
+        "an LM folder with a damaged config",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: no causal LM opens here", "with safetensors"),
+        prepare=lambda: (forget("hardness", "mlm"), _text_file()),
+    ),
+    Case(
+        "an LM whose weights are cut",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: no causal LM opens here", "with safetensors"),
+        prepare=lambda: (_alm()(), os.truncate("given/model.safetensors", 500)),
+    ),
+    Case(
+        "an encoder for an LM",
+        f"{SCORE} --alm.forward run/mlm/base",
+        ("^hardmask: run/mlm/base: ", "Give"),
+        prepare=lambda: forget("hardness"),
+    ),
+    Case(
+        "an LM that brings code",
+        f"{SCORE} --alm.forward ./given",
+        (r"^hardmask: (\./)?given: no causal LM opens here", "with safetensors"),
+        prepare=lambda: (forget("hardness", "mlm"), with_code("AutoModelForCausalLM")()),
+        patch=yes,
+    ),
+    Case(
+        "an LM that is a pickle",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: no causal LM opens here", "with safetensors"),
+        prepare=pickled(_alm(), "pytorch_model.bin"),
+    ),
+    Case(
+        "an LM that is a pickle by another name",
+        f"{SCORE} --alm.forward given",
+        ("^hardmask: given: no causal LM opens here", "with safetensors"),
+        prepare=pickled(_alm(), "model.safetensors"),
+    ),
+)
 ENCODERS = (
-    Case("an encoder of another vocabulary", f"{MINE} --mlm.init given", ("--mlm.init given: the model has 200 entries, the shards have 300", "--tokenizer.path"),
-         prepare=_mlm(vocabulary=200)),
-    Case("an encoder of too few positions", f"{MINE} --mlm.init given", ("--mlm.init given: the model cannot read 32 tokens", "--tokens.sequence-length"),
-         prepare=_mlm(sequence_length=16)),
-    Case("an encoder of NaN", f"{MINE} --mlm.init given", ("--mlm.init given: .*NaN", "Give|give"),
-         prepare=_spoilt(_mlm(), _with_nan("word_embeddings.weight", 20))),
-    Case("a start that is not finished", f"{MINE} --mlm.init mlm/base", ("--mlm.init mlm/base: no finished run", "Pre-train it first"), prepare=_unfinished),
-    Case("a start that is not there", f"{MINE} --mlm.init mlm/none", ("--mlm.init mlm/none: no finished run", "Pre-train it first")),
-    Case("an encoder of the hub without the hub", f"{MINE} --mlm.init no-one/nothing", ("--mlm.init no-one/nothing: no masked LM opens here", "Give scratch")),
+    Case(
+        "an encoder of another vocabulary",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: the model has 200 entries, the shards have 300", "--tokenizer.path"),
+        prepare=mlm(vocabulary=200),
+    ),
+    Case(
+        "an encoder of too few positions",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: the model cannot read 32 tokens", "--tokens.sequence-length"),
+        prepare=mlm(sequence_length=16),
+    ),
+    Case(
+        "an encoder of NaN",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: .*NaN", "Give|give"),
+        prepare=_spoilt(mlm(), _with_nan("word_embeddings.weight", 20)),
+    ),
+    Case(
+        "a start that is not finished",
+        f"{MINE} --mlm.init mlm/base",
+        ("--mlm.init mlm/base: no finished run", "Pre-train it first"),
+        prepare=_unfinished,
+    ),
+    Case(
+        "a start that is not there",
+        f"{MINE} --mlm.init mlm/none",
+        ("--mlm.init mlm/none: no finished run", "Pre-train it first"),
+    ),
+    Case(
+        "an encoder of the hub without the hub",
+        f"{MINE} --mlm.init no-one/nothing",
+        ("--mlm.init no-one/nothing: no masked LM opens here", "Give scratch"),
+    ),
     Case("an LM for an encoder", f"{MINE} --mlm.init run/alm/forward", ("--mlm.init run/alm/forward: ", "Give")),
-    Case("an encoder whose weights are cut", f"{MINE} --mlm.init given", ("--mlm.init given: no masked LM opens here", "with safetensors"),
-         prepare=lambda: (_mlm()(), os.truncate("given/model.safetensors", 500))),
-    Case("an encoder that brings code", f"{MINE} --mlm.init given", ("--mlm.init given: no masked LM opens here", "with safetensors"),
-         prepare=_with_code("AutoModelForMaskedLM"), patch=_yes),
-    Case("an encoder that is a pickle", f"{MINE} --mlm.init given", ("--mlm.init given: no masked LM opens here", "with safetensors"),
-         prepare=_pickled(_mlm(), "pytorch_model.bin")),
-    Case("an encoder that is a pickle by another name", f"{MINE} --mlm.init given", ("--mlm.init given: no masked LM opens here", "with safetensors"),
-         prepare=_pickled(_mlm(), "model.safetensors")),
-    Case("masks of no known strategy", f"{MINE} --mlm.init scratch --masking.preset hardnes", ("--masking.preset: .*'hardnes'", "hardness")),
-    Case("a negative alpha", "pretrain demo --out run --mlm.name mine --masking.preset hardness --masking.alpha -1",
-         ("--masking.alpha: ", "Give")),
-    Case("a rate below what masks are counted in", f"{MINE} --mlm.init scratch --masking.rate 0.0001", ("--masking.rate: it is 0.0001", "0.001 to 0.999")),
-    Case("a rate that gives no row a mask", f"{MINE} --mlm.init scratch --masking.rate 0.01", ("--masking.rate: ", "Give")),
-)  # fmt: skip
-FINE_TUNING = (
-    Case("a probe task that is not there", "glue demo --out run --glue.tasks mrcp", ("--glue.tasks: there is no task 'mrcp'", "Choose of|Choose one of")),
-    Case("a GLUE folder that is not there", "glue demo --out run --glue.path none", ("--glue.path none: there is no such folder", "hub")),
-    Case("a GLUE folder without GLUE", "glue demo --out run --glue.path run/alm", ("--glue.path run/alm: no task has its files there", "train.tsv"),
-         adds="run/glue"),
-    Case("a GLUE task that is not there", "glue demo --out run --glue.path glue --glue.tasks mrpc", ("there is no train split of mrpc", "glue/MRPC", "Add the file"),
-         prepare=_glue(train=RTE, dev=RTE)),
-    Case("a GLUE file with other columns", "glue demo --out run --glue.path glue --glue.tasks rte", ("glue/RTE/train.tsv: there is no column 'sentence2'", "official files"),
-         prepare=_glue(train="index\tsentence1\tlabel\n", dev=RTE)),
-    Case("a GLUE file with an unknown label", "glue demo --out run --glue.path glue --glue.tasks rte", ("glue/RTE/train.tsv:2: the label is 'maybe'", "official files"),
-         prepare=_glue(train=RTE.replace("entailment", "maybe"), dev=RTE)),
-    Case("a GLUE file that is not UTF-8", "glue demo --out run --glue.path glue --glue.tasks rte", ("glue/RTE/train.tsv: this is not UTF-8", "Download"),
-         prepare=_glue(train=RTE + "\xff\xfe\t\x80", dev=RTE)),
-    Case("a model to fine-tune that is not there", "glue demo --out run --glue.models nobody", ("--glue.models: 'nobody' is no finished MLM run", "Name a run")),
-    Case("a model to fine-tune that brings code", "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
-         ("^hardmask: given: no model for classification", "--glue.models"),
-         prepare=lambda: (_glue(train=RTE, dev=RTE)(), _with_code("AutoModelForSequenceClassification")()), patch=_yes, adds="run/glue"),
-    Case("a model to fine-tune that is a pickle", "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
-         ("^hardmask: given: no model for classification", "--glue.models"), prepare=lambda: (_glue(train=RTE, dev=RTE)(), _pickled(_mlm(), "pytorch_model.bin")()),
-         adds="run/glue"),
-    Case("a model to fine-tune of another vocabulary", "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
-         ("--glue.models: the tokenizer gives id", "tokenizer into its folder"), prepare=lambda: (_glue(train=RTE, dev=RTE)(), _mlm(vocabulary=50)()),
-         adds="run/glue"),
-)  # fmt: skip
-MODELS = (*LMS, *ENCODERS, *FINE_TUNING)
+    Case(
+        "an encoder whose weights are cut",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: no masked LM opens here", "with safetensors"),
+        prepare=lambda: (mlm()(), os.truncate("given/model.safetensors", 500)),
+    ),
+    Case(
+        "an encoder that brings code",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: no masked LM opens here", "with safetensors"),
+        prepare=with_code("AutoModelForMaskedLM"),
+        patch=yes,
+    ),
+    Case(
+        "an encoder that is a pickle",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: no masked LM opens here", "with safetensors"),
+        prepare=pickled(mlm(), "pytorch_model.bin"),
+    ),
+    Case(
+        "an encoder that is a pickle by another name",
+        f"{MINE} --mlm.init given",
+        ("--mlm.init given: no masked LM opens here", "with safetensors"),
+        prepare=pickled(mlm(), "model.safetensors"),
+    ),
+    Case(
+        "masks of no known strategy",
+        f"{MINE} --mlm.init scratch --masking.preset hardnes",
+        ("--masking.preset: .*'hardnes'", "hardness"),
+    ),
+    Case(
+        "a negative alpha",
+        "pretrain demo --out run --mlm.name mine --masking.preset hardness --masking.alpha -1",
+        ("--masking.alpha: ", "Give"),
+    ),
+    Case(
+        "a rate below what masks are counted in",
+        f"{MINE} --mlm.init scratch --masking.rate 0.0001",
+        ("--masking.rate: it is 0.0001", "0.001 to 0.999"),
+    ),
+    Case(
+        "a rate that gives no row a mask",
+        f"{MINE} --mlm.init scratch --masking.rate 0.01",
+        ("--masking.rate: ", "Give"),
+    ),
+)
+MODELS = (*LMS, *ENCODERS)

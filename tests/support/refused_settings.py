@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from refused import NEW, Case
+from refused import NEW, Case, forget
 
 
 def _without(*modules: str) -> Any:
@@ -49,10 +49,11 @@ def _file_in_the_way() -> None:
     Path("new").write_text("a file")
 
 
-def _wrong(words: str, flag: str, mend: str) -> Case:
-    """A value out of range."""
-    verb, typed, value = words.split()
-    return Case(f"{typed} {value}", f"{verb} demo {NEW} {typed} {value}", (rf"^hardmask: {flag}: it is ", mend))
+def _wrong(words: str, mend: str) -> Case:
+    """A verb, a flag and a value out of range."""
+    verb, flag, *value = words.split()
+    typed = f"{flag} {' '.join(value)}"
+    return Case(typed, f"{verb} demo {NEW} {typed}", (rf"^hardmask: {flag}: it is ", mend))
 
 
 WORDS = (
@@ -62,76 +63,124 @@ WORDS = (
     Case("nothing to repair", "repair demo --out none", ("none: there is no such run folder", "Give one")),
     Case("no status of nothing", "status demo --out none", ("none: there is no such run folder", "Give one")),
     Case("a report of nothing", "report demo --out none", ("none: there is no run to report on", "Give|give")),
-    Case("a run of another recipe", "score small --out run", ("run: .*made with recipe demo, not small", "Give the recipe demo")),
-    Case("a share out of range", f"tokens demo {NEW} --shard-index 3 --num-shards 3",
-         ("--shard-index, --num-shards: there is no share 3 of 3", "from 0")),
+    Case(
+        "a run of another recipe",
+        "score small --out run",
+        ("run: .*made with recipe demo, not small", "Give the recipe demo"),
+    ),
+    Case(
+        "a share out of range",
+        f"tokens demo {NEW} --shard-index 3 --num-shards 3",
+        ("--shard-index, --num-shards: there is no share 3 of 3", "from 0"),
+    ),
     Case("half a share", f"tokens demo {NEW} --shard-index 0", ("one is given without the other", "Give both")),
     Case("a share of none", f"tokens demo {NEW} --shard-index 0 --num-shards 0", ("no share 0 of 0", "Give an index")),
-    Case("a share before the stages before it", f"score demo {NEW} --shard-index 0 --num-shards 2",
-         ("`alm` is not finished", "^hardmask: new", "Run `hardmask alm`")),
-    Case("CUDA that is not there", "pretrain demo --out run --mlm.name x --device cuda",
-         ("--device cuda: torch sees no CUDA device", "leave --device away"), patch=_no_cuda),
-    Case("Ray that is not installed", "score demo --out run --engine ray",
-         ("--engine ray", "not installed|cannot be imported", r"hardmask\[ray\]"), prepare=lambda: forget("hardness"),
-         patch=_without("ray")),
-    Case("a store of no known scheme", f"tokens demo {NEW} --store quux://bucket/x", ("quux://bucket/x", "Check the URL")),
-    Case("a store without its driver", f"tokens demo {NEW} --store s3://bucket/x", ("s3://bucket/x", "s3fs", "install its driver"),
-         patch=_without("s3fs")),
-    Case("an out that is a file", f"tokens demo {NEW}", ("new: it is a file", "Give another --out"), prepare=_file_in_the_way),
+    Case(
+        "a share before the stages before it",
+        f"score demo {NEW} --shard-index 0 --num-shards 2",
+        ("`alm` is not finished", "^hardmask: new", "Run `hardmask alm`"),
+    ),
+    Case(
+        "CUDA that is not there",
+        "pretrain demo --out run --mlm.name x --device cuda",
+        ("--device cuda: torch sees no CUDA device", "leave --device away"),
+        patch=_no_cuda,
+    ),
+    Case(
+        "Ray that is not installed",
+        "score demo --out run --engine ray",
+        ("--engine ray", "not installed|cannot be imported", r"hardmask\[ray\]"),
+        prepare=lambda: forget("hardness"),
+        patch=_without("ray"),
+    ),
+    Case(
+        "a store of no known scheme", f"tokens demo {NEW} --store quux://bucket/x", ("quux://bucket/x", "Check the URL")
+    ),
+    Case(
+        "a store without its driver",
+        f"tokens demo {NEW} --store s3://bucket/x",
+        ("s3://bucket/x", "s3fs", "install its driver"),
+        patch=_without("s3fs"),
+    ),
+    Case(
+        "an out that is a file",
+        f"tokens demo {NEW}",
+        ("new: it is a file", "Give another --out"),
+        prepare=_file_in_the_way,
+    ),
     Case("an out below a file", "tokens demo --out first.txt/new --corpus.path second.txt", ("first.txt", "--out")),
-    Case("an out that may not be written", "tokens demo --out /sys/hardmask --corpus.path first.txt --tokenizer.vocabulary 300",
-         ("/sys/", "not be written|not permitted", "--out")),
-    Case("a disk too small for tokens", f"tokens demo {NEW}", ("would take about .* MB and 0.0005 MB are free", "new/tokens", "Free space"),
-         patch=_small_disk, adds="new"),
-    Case("a disk too small for hardness", "score demo --out run", ("the hardness shards would take", "run/hardness", "Free space"),
-         prepare=lambda: forget("hardness"), patch=_small_disk),
-    Case("a disk too small for checkpoints", "pretrain demo --out run --mlm.name x",
-         ("would take about", "run/mlm/x", "Free space"), patch=_small_disk, adds="run/mlm/x"),
-    Case("a disk that fills up with shards", f"tokens demo {NEW}", ("no space is left", "^hardmask: new", "Free some"), patch=_full_disk,
-         adds="new"),
-    Case("a disk that fills up with a checkpoint", "pretrain demo --out run --mlm.name x", ("no space is left", "run/mlm/x", "Free some"),
-         patch=_full_disk_for_checkpoints, adds="run/mlm/x"),
-)  # fmt: skip
-VALUES = tuple(
-    _wrong(words, flag, mend)
-    for words, flag, mend in (
-        ("tokens --tokens.sequence-length 8193", "--tokens.sequence-length", "Give 4 to 8192"),
-        ("tokens --tokens.unit-bytes -1", "--tokens.unit-bytes", "Give at least 1000"),
-        ("tokens --tokens.held-out nan", "--tokens.held-out", "Give a share"),
-        ("tokens --tokens.split-seed 4294967296", "--tokens.split-seed", "Give a whole number from 0 to 4294967295"),
-        ("tokens --corpus.max-bytes 0", "--corpus.max-bytes", "Give a number of at least 1"),
-        ("tokens --tokenizer.train-bytes 0", "--tokenizer.train-bytes", "Give a number of at least 1"),
-        ("alm --alm.heads 3", "--alm.heads", "Divide the width"),
-        ("alm --alm.layers 0", "--alm.layers", "at least 1"),
-        ("alm --alm.width 0", "--alm.width", "at least 1"),
-        ("alm --alm.epochs inf", "--alm.epochs", "Give a number above 0"),
-        ("alm --alm.lr nan", "--alm.lr", "Give a number above 0"),
-        ("alm --alm.weight-decay -1", "--alm.weight-decay", "Give"),
-        ("alm --alm.epsilon 0", "--alm.epsilon", "Give"),
-        ("alm --alm.betas=1.5 0.9", "--alm.betas", "Give"),
-        ("alm --alm.seed -1", "--alm.seed", "Give a whole number from 0"),
-        ("score --score.batch-tokens -5", "--score.batch-tokens", "Give"),
-        ("pretrain --mlm.ffn -1", "--mlm.ffn", "at least 1"),
-        ("pretrain --mlm.name a/b", "--mlm.name", "Use letters"),
-        ("pretrain --mlm.name ..", "--mlm.name", "Use letters"),
-        ("pretrain --masking.rate 1.5", "--masking.rate", "Give a share"),
-        ("pretrain --masking.seed 4294967296", "--masking.seed", "Give a whole number from 0"),
-        ("glue --glue.epochs 0", "--glue.epochs", "Give"),
-        ("glue --glue.batch-rows 0", "--glue.batch-rows", "Give"),
-        ("glue --glue.max-tokens 0", "--glue.max-tokens", "Give"),
-        ("glue --glue.probe-rows -3", "--glue.probe-rows", "Give"),
-        ("glue --glue.lr -1", "--glue.lr", "Give"),
-    )
-    if len(words.split()) == 3
+    Case(
+        "an out that may not be written",
+        "tokens demo --out /sys/hardmask --corpus.path first.txt --tokenizer.vocabulary 300",
+        ("/sys/", "not be written|not permitted", "--out"),
+    ),
+    Case(
+        "a disk too small for tokens",
+        f"tokens demo {NEW}",
+        ("would take about .* MB and 0.0005 MB are free", "new/tokens", "Free space"),
+        patch=_small_disk,
+        adds="new",
+    ),
+    Case(
+        "a disk too small for hardness",
+        "score demo --out run",
+        ("the hardness shards would take", "run/hardness", "Free space"),
+        prepare=lambda: forget("hardness"),
+        patch=_small_disk,
+    ),
+    Case(
+        "a disk too small for checkpoints",
+        "pretrain demo --out run --mlm.name x",
+        ("would take about", "run/mlm/x", "Free space"),
+        patch=_small_disk,
+        adds="run/mlm/x",
+    ),
+    Case(
+        "a disk that fills up with shards",
+        f"tokens demo {NEW}",
+        ("no space is left", "^hardmask: new", "Free some"),
+        patch=_full_disk,
+        adds="new",
+    ),
+    Case(
+        "a disk that fills up with a checkpoint",
+        "pretrain demo --out run --mlm.name x",
+        ("no space is left", "run/mlm/x", "Free some"),
+        patch=_full_disk_for_checkpoints,
+        adds="run/mlm/x",
+    ),
 )
-
-
-def forget(*stages: str) -> None:
-    """As if those had not been done, nor the fine-tuning."""
-    import shutil
-
-    for stage in stages:
-        shutil.rmtree(Path("run") / stage)
+VALUES = tuple(
+    _wrong(words, mend)
+    for words, mend in (
+        ("tokens --tokens.sequence-length 8193", "Give 4 to 8192"),
+        ("tokens --tokens.unit-bytes -1", "Give at least 1000"),
+        ("tokens --tokens.held-out nan", "Give a share"),
+        ("tokens --tokens.split-seed 4294967296", "Give a whole number from 0 to 4294967295"),
+        ("tokens --corpus.max-bytes 0", "Give a number of at least 1"),
+        ("tokens --tokenizer.train-bytes 0", "Give a number of at least 1"),
+        ("alm --alm.heads 3", "Divide the width"),
+        ("alm --alm.layers 0", "at least 1"),
+        ("alm --alm.width 0", "at least 1"),
+        ("alm --alm.epochs inf", "Give a number above 0"),
+        ("alm --alm.lr nan", "Give a number above 0"),
+        ("alm --alm.weight-decay -1", "Give"),
+        ("alm --alm.epsilon 0", "Give"),
+        ("alm --alm.betas 1.5 0.9", "Give"),
+        ("alm --alm.seed -1", "Give a whole number from 0"),
+        ("score --score.batch-tokens -5", "Give"),
+        ("pretrain --mlm.ffn -1", "at least 1"),
+        ("pretrain --mlm.name a/b", "Use letters"),
+        ("pretrain --mlm.name ..", "Use letters"),
+        ("pretrain --masking.rate 1.5", "Give a share"),
+        ("pretrain --masking.seed 4294967296", "Give a whole number from 0"),
+        ("glue --glue.epochs 0", "Give"),
+        ("glue --glue.batch-rows 0", "Give"),
+        ("glue --glue.max-tokens 0", "Give"),
+        ("glue --glue.probe-rows -3", "Give"),
+        ("glue --glue.lr -1", "Give"),
+    )
+)
 
 
 SETTINGS = (*WORDS, *VALUES)

@@ -1,0 +1,94 @@
+"""Tasks and models that cannot be fine-tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from refused import Case
+from refused_models import mlm, pickled, with_code, yes
+
+RTE = "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n"
+
+
+def _glue(**files: str) -> Callable[[], None]:
+    """A folder `glue` of the official layout with a damaged task."""
+
+    def prepare() -> None:
+        for name, content in files.items():
+            path = Path("glue/RTE") / f"{name}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode("latin-1"))
+
+    return prepare
+
+
+FINE_TUNING = (
+    Case(
+        "a probe task that is not there",
+        "glue demo --out run --glue.tasks mrcp",
+        ("--glue.tasks: there is no task 'mrcp'", "Choose of|Choose one of"),
+    ),
+    Case(
+        "a GLUE folder that is not there",
+        "glue demo --out run --glue.path none",
+        ("--glue.path none: there is no such folder", "hub"),
+    ),
+    Case(
+        "a GLUE folder without GLUE",
+        "glue demo --out run --glue.path run/alm",
+        ("--glue.path run/alm: no task has its files there", "train.tsv"),
+        adds="run/glue",
+    ),
+    Case(
+        "a GLUE task that is not there",
+        "glue demo --out run --glue.path glue --glue.tasks mrpc",
+        ("there is no train split of mrpc", "glue/MRPC", "Add the file"),
+        prepare=_glue(train=RTE, dev=RTE),
+    ),
+    Case(
+        "a GLUE file with other columns",
+        "glue demo --out run --glue.path glue --glue.tasks rte",
+        ("glue/RTE/train.tsv: there is no column 'sentence2'", "official files"),
+        prepare=_glue(train="index\tsentence1\tlabel\n", dev=RTE),
+    ),
+    Case(
+        "a GLUE file with an unknown label",
+        "glue demo --out run --glue.path glue --glue.tasks rte",
+        ("glue/RTE/train.tsv:2: the label is 'maybe'", "official files"),
+        prepare=_glue(train=RTE.replace("entailment", "maybe"), dev=RTE),
+    ),
+    Case(
+        "a GLUE file that is not UTF-8",
+        "glue demo --out run --glue.path glue --glue.tasks rte",
+        ("glue/RTE/train.tsv: this is not UTF-8", "Download"),
+        prepare=_glue(train=RTE + "\xff\xfe\t\x80", dev=RTE),
+    ),
+    Case(
+        "a model to fine-tune that is not there",
+        "glue demo --out run --glue.models nobody",
+        ("--glue.models: 'nobody' is no finished MLM run", "Name a run"),
+    ),
+    Case(
+        "a model to fine-tune that brings code",
+        "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
+        ("^hardmask: given: no model for classification", "--glue.models"),
+        prepare=lambda: (_glue(train=RTE, dev=RTE)(), with_code("AutoModelForSequenceClassification")()),
+        patch=yes,
+        adds="run/glue",
+    ),
+    Case(
+        "a model to fine-tune that is a pickle",
+        "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
+        ("^hardmask: given: no model for classification", "--glue.models"),
+        prepare=lambda: (_glue(train=RTE, dev=RTE)(), pickled(mlm(), "pytorch_model.bin")()),
+        adds="run/glue",
+    ),
+    Case(
+        "a model to fine-tune of another vocabulary",
+        "glue demo --out run --glue.models given --glue.path glue --glue.tasks rte",
+        ("--glue.models: the tokenizer gives id", "tokenizer into its folder"),
+        prepare=lambda: (_glue(train=RTE, dev=RTE)(), mlm(vocabulary=50)()),
+        adds="run/glue",
+    ),
+)
