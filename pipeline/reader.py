@@ -6,8 +6,8 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,9 +31,24 @@ class Batch:
     perplexity_forward: Tensor | None  # [B, L] float32
     perplexity_backward: Tensor | None  # [B, L] float32
     full: bool  # no row is padded: attention needs no mask. Known on the host, so asking costs no sync.
+    columns: dict[str, Tensor] = field(default_factory=dict)  # annotations of the positions, [B, L] uint8 by name
 
     def __len__(self) -> int:
         return len(self.sequence_id)
+
+
+class Columns(Protocol):
+    """Annotations of a folder's rows."""
+
+    def read(self, unit: int, index: int) -> dict[str, np.ndarray]:
+        """name -> [N, L] uint8 for the rows of record batch `index` of a unit, in order."""
+
+
+@dataclass
+class AnnotatedRows(Rows):
+    """N packed sequences with annotations of their positions."""
+
+    columns: dict[str, np.ndarray] = field(default_factory=dict)  # [N, L] uint8 by name
 
 
 def to_batch(rows: Rows, epoch: np.ndarray, device: torch.device) -> Batch:
@@ -57,14 +72,15 @@ def to_batch(rows: Rows, epoch: np.ndarray, device: torch.device) -> Batch:
         perplexity_forward=floats[0],
         perplexity_backward=floats[1],
         full=bool((rows.length == rows.input_ids.shape[1]).all()),
+        columns={name: tensor(values, torch.uint8) for name, values in _columns_of(rows).items()},
     )
 
 
 class OrderedRows:
-    """Random access to the endless stream of an `Order` over a folder."""
+    """Random access to the endless stream of an `Order` over a folder, with annotations where there are any."""
 
-    def __init__(self, folder: ShardFolder, order: Order) -> None:
-        self.folder, self.order = folder, order
+    def __init__(self, folder: ShardFolder, order: Order, columns: Columns | None = None) -> None:
+        self.folder, self.order, self.columns = folder, order, columns
 
     def read(self, start: int, stop: int) -> tuple[Rows, np.ndarray]:
         """Rows at stream positions start … stop−1 and the epoch of each [N] int64."""
@@ -84,12 +100,22 @@ class OrderedRows:
     @functools.lru_cache(maxsize=1)  # noqa: B019  one window at a time, and one stream a training
     def _decoded(self, epoch: int, window: int) -> Rows:
         places, _ = self.order.window(epoch, window)
-        return concatenate([self.folder.read_batch(unit, index) for unit, index in places])
+        return concatenate([_read(self.folder, self.columns, unit, index) for unit, index in places])
+
+
+def _read(folder: ShardFolder, columns: Columns | None, unit: int, index: int) -> Rows:
+    """A record batch, with its annotations."""
+    rows = folder.read_batch(unit, index)
+    return rows if columns is None else AnnotatedRows(**vars(rows), columns=columns.read(unit, index))
+
+
+def _columns_of(rows: Rows) -> dict[str, np.ndarray]:
+    return rows.columns if isinstance(rows, AnnotatedRows) else {}
 
 
 def _take(rows: Rows, index: np.ndarray) -> Rows:
     """Some rows by index; `document_ends` are not carried along, no training needs them."""
-    return Rows(
+    return AnnotatedRows(
         sequence_id=rows.sequence_id[index],
         document_id=rows.document_id[index],
         ends=rows.ends[:0],
@@ -98,6 +124,7 @@ def _take(rows: Rows, index: np.ndarray) -> Rows:
         input_ids=rows.input_ids[index],
         perplexity_forward=None if rows.perplexity_forward is None else rows.perplexity_forward[index],
         perplexity_backward=None if rows.perplexity_backward is None else rows.perplexity_backward[index],
+        columns={name: values[index] for name, values in _columns_of(rows).items()},
     )
 
 
@@ -111,14 +138,16 @@ def concatenate(parts: list[Rows]) -> Rows:
         return None if columns[0] is None else np.concatenate(columns)
 
     names = ("sequence_id", "document_id", "ends", "ends_per_row", "length", "input_ids")
-    return Rows(
+    every = [_columns_of(part) for part in parts]
+    return AnnotatedRows(
         **{name: join(name) for name in names},  # type: ignore[arg-type]
         perplexity_forward=join("perplexity_forward"),
         perplexity_backward=join("perplexity_backward"),
+        columns={name: np.concatenate([columns[name] for columns in every]) for name in every[0]},
     )
 
 
-def spread_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
+def spread_rows(folder: ShardFolder, split: str, limit: int, columns: Columns | None = None) -> Rows | None:
     """Up to `limit` rows of a split, spread evenly over it; None where the split is empty."""
     units = folder.units(split)
     total = sum(rows for _, rows in units)
@@ -130,7 +159,7 @@ def spread_rows(folder: ShardFolder, split: str, limit: int) -> Rows | None:
         inside = wanted[(wanted >= offset) & (wanted < offset + count)] - offset
         for index in np.unique(inside // ROWS_PER_BATCH):
             of_batch = inside[inside // ROWS_PER_BATCH == index] % ROWS_PER_BATCH
-            parts.append(_take(folder.read_batch(unit, int(index)), of_batch))
+            parts.append(_take(_read(folder, columns, unit, int(index)), of_batch))
         offset += count
     return concatenate(parts)
 

@@ -127,7 +127,8 @@ def masks_name(training: Training) -> str:
     """How a run masks: random, or hardness with its α."""
     masking = training.settings.get("masking", {})
     preset = str(masking.get("preset", "–"))
-    return f"{preset}, α {alpha_name(masking['alpha'])}" if preset == "hardness" else preset
+    alpha = training.settings.get("strategy", masking).get("alpha")  # the preset's, where none was given
+    return f"{preset}, α {alpha_name(alpha)}" if preset == "hardness" else preset
 
 
 def _control(name: str, results: Results) -> Training | None:

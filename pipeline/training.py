@@ -37,9 +37,18 @@ class Objective(nn.Module, ABC):
 
     model: Any
 
+    @property
+    def learnt(self) -> nn.Module:
+        """What a checkpoint holds besides the optimizer's state: the model, with all else that training changes."""
+        return self.model
+
     @abstractmethod
-    def prepare(self, batch: Batch) -> dict[str, Tensor]:
-        """Tensors [B, …] of one training batch, split by rows into micro-batches; `weights` [B, S] counts targets."""
+    def prepare(self, batch: Batch, *, step: int) -> dict[str, Tensor]:
+        """Tensors [B, …] of the training batch of a step (from 0), split by rows into micro-batches; `weights` [B, S]
+        counts targets."""
+
+    def after_step(self, ranks: Ranks) -> None:
+        """Called behind every optimizer step, in all processes."""
 
     @abstractmethod
     def forward(self, **tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +155,7 @@ def train(
     optimizer = optimizer_for(objective.model, config)
     tokens_per_step = config.batch_sequences * sequence_length
     log = TrainingLog(stage, tokens_per_step, steps)
-    saver = Saver(objective.model, optimizer, log, ranks, keep=config.keep_checkpoints)
+    saver = Saver(objective.learnt, optimizer, log, ranks, keep=config.keep_checkpoints)
     first = saver.restore()
     if ranks.first and not quiet:
         print(f"hardmask {what}: steps {first + 1:,} to {steps:,}", file=sys.stderr, flush=True)
@@ -166,7 +175,7 @@ def train(
                 group["lr"] = rate
             sums = accumulate_gradients(
                 wrapped,
-                objective.prepare(batch),
+                objective.prepare(batch, step=step),
                 micro=micro_sequences(config, sequence_length, device),
                 ranks=ranks,
                 seed=config.seed * 1_000_003 + step,
@@ -177,6 +186,7 @@ def train(
                 norm = nn.utils.clip_grad_norm_(objective.model.parameters(), config.clip_norm or math.inf)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                objective.after_step(ranks)
                 log.finished_step(sums, norm, rate)
                 if (step + 1) % config.checkpoint_steps == 0 or step + 1 == steps:
                     with log.paused():
@@ -195,7 +205,9 @@ def _wrap(objective: Objective, config: TrainConfig, ranks: Ranks, device: torch
     if ranks.world > 1:
         ids = [device.index] if device.type == "cuda" else None
         with ranks.together():
-            wrapped = nn.parallel.DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)
+            wrapped = nn.parallel.DistributedDataParallel(
+                objective, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
     return torch.compile(wrapped) if config.compile else wrapped  # type: ignore[return-value]
 
 

@@ -23,6 +23,8 @@ from hardmask.pipeline.training import evaluate_sums, micro_sequences, perplexit
 from hardmask.stage2_pretrain.analysis import analyse
 from hardmask.stage2_pretrain.masking import ALPHAS, check_masking
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm, new_mlm
+from hardmask.stage2_pretrain.presets import resolved
+from hardmask.stage2_pretrain.strategy_data import strategy_data
 
 EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every run and step, and no training's
 
@@ -49,6 +51,7 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
     settings = {
         "mlm": as_json(mlm),
         "masking": as_json(masking),
+        "strategy": as_json(resolved(masking)),
         "hardness": shards.manifest["fingerprint"],
         "init_weights": weights_digest(folder.path / mlm.init) or weights_digest(Path(mlm.init)),
     }
@@ -58,17 +61,19 @@ def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingC
         return
     device = distributed.choose_device(run.device, ranks)
     check_masking(masking, metadata["sequence_length"])
-    objective = MaskedTokens(_initial_model(folder, mlm, metadata), metadata, masking).to(device)
+    data = strategy_data(masking, folder, ranks, quiet=run.quiet)
     order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
     length = metadata["sequence_length"]
     steps = total_steps(mlm, order.rows, length)
-    rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences)
+    model = _initial_model(folder, mlm, metadata)
+    objective = MaskedTokens(model, metadata, masking, steps=steps, tables=data.tables).to(device)
+    rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences, data.columns)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
     measure = Measure(objective, held_out, length, micro_sequences(mlm, length, device), device)
     with stage.alone():
         train(
             objective,
-            OrderedRows(shards, order),
+            OrderedRows(shards, order, data.columns),
             mlm,
             steps=steps,
             sequence_length=length,
@@ -110,7 +115,7 @@ class Measure:
     def under(self, masking: MaskingConfig) -> tuple[float, float]:
         """(loss in nats, accuracy) on the targets a strategy picks."""
         assert self.rows is not None
-        fixed = dataclasses.replace(masking, seed=EVALUATION_SEED)
+        fixed = dataclasses.replace(masking, seed=EVALUATION_SEED, mixture_by="sequence")
         tensors = self.objective.prepare(self.rows, fixed)
         loss, correct, targets = evaluate_sums(self.objective, tensors, self.micro, self.device)
         return loss / max(1.0, targets), correct / max(1.0, targets)

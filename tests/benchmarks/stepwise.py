@@ -85,10 +85,10 @@ class Hardmask:
         self.batch: Any = None
 
         class Gated(MaskedTokens):
-            def prepare(self, batch: Any, masking: Any = None) -> Any:
+            def prepare(self, batch: Any, masking: Any = None, **about: Any) -> Any:
                 bench.batch = batch
                 started = time.perf_counter()
-                prepared = super().prepare(batch, masking)
+                prepared = super().prepare(batch, masking, **about)
                 bench.masking_s.append(time.perf_counter() - started)
                 return prepared
 

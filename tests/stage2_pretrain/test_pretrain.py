@@ -124,11 +124,11 @@ def run_training(folder, path, steps_before_stop=None, config=CONFIG):
     rows = OrderedRows(folder, order)
     prepare, calls = target.prepare, []
 
-    def counted(batch, masking=None):
+    def counted(batch, masking=None, **about):
         if steps_before_stop is not None and len(calls) == steps_before_stop:
             raise Stopped
         calls.append(batch)
-        return prepare(batch, masking)
+        return prepare(batch, masking, **about)
 
     target.prepare = counted
     train(target, rows, config, steps=config.steps, sequence_length=about["sequence_length"], stage=stage,

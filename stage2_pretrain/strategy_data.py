@@ -1,0 +1,45 @@
+"""What a strategy needs of a run besides its hardness shards: annotations, made where they are not there yet."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from hardmask.pipeline.annotations import Columns, is_made, open_columns, read_table
+from hardmask.pipeline.distributed import Ranks
+from hardmask.pipeline.masking_config import MaskingConfig
+from hardmask.pipeline.runfolder import RunFolder
+from hardmask.pipeline.tokenizer import open_tokenizer
+from hardmask.pipeline.words import word_starts
+from hardmask.stage2_pretrain.masking import requirements
+from hardmask.stage2_pretrain.units import WORDS
+
+
+@dataclass(frozen=True)
+class StrategyData:
+    """Annotations of a run, by name."""
+
+    columns: Columns | None
+    """Of positions; None where the strategy needs none."""
+    tables: dict[str, np.ndarray]
+    """Of token ids, [V] int64 each."""
+
+
+def strategy_data(masking: MaskingConfig, folder: RunFolder, ranks: Ranks, *, quiet: bool) -> StrategyData:
+    """Open what `requirements(masking)` names, after making what is not made. UserError: it cannot be made or read."""
+    needs = requirements(masking)
+    tables = [name for name in needs.tables if name != WORDS]
+    for name in (*needs.columns, *tables):
+        if ranks.first and not is_made(folder, name):
+            from hardmask.stage2_pretrain.annotate import make_annotation  # with all that makes annotations
+
+            if not quiet:
+                print(f"hardmask annotate: {name}, for masks by {masking.preset}", file=sys.stderr, flush=True)
+            make_annotation(name, folder, quiet=quiet)
+    ranks.barrier()
+    values = {name: read_table(folder, name) for name in tables}
+    if WORDS in needs.tables:
+        values[WORDS] = word_starts(open_tokenizer(str(folder.tokenizer))).packed()
+    return StrategyData(open_columns(folder, needs.columns) if needs.columns else None, values)
