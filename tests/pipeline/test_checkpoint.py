@@ -122,18 +122,13 @@ def test_every_truncation_is_found(tmp_path, name):
     assert checkpoint.damage(path.parent).startswith(name)
 
 
-def test_if_none_is_whole_the_user_is_told(tmp_path, capsys):
+def test_if_none_is_whole_the_user_is_told(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)
     for path in tmp_path.glob("step-*/model.safetensors"):
         flip(path, 4000)
-    with pytest.raises(UserError, match=r"none of the 2 checkpoints is whole\. Remove that folder and run again"):
+    with pytest.raises(UserError, match=r"none of the 2 checkpoints is whole.*Remove that folder and run again"):
         checkpoint.newest(tmp_path)
-    lines = capsys.readouterr().err.splitlines()
-    assert ["step-00000002: this checkpoint is damaged: model.safetensors: its sha256" in line for line in lines] == [
-        True,
-        False,
-    ]
     assert checkpoint.newest(tmp_path / "nothing") is None
 
 
@@ -155,7 +150,7 @@ def test_a_record_of_another_step_is_damage(tmp_path):
 
 
 @pytest.mark.parametrize("sealed_too", [False, True])
-def test_pickles_are_refused_unread(tmp_path, sealed_too, capsys):
+def test_pickles_are_refused_unread(tmp_path, sealed_too):
     class Trap:
         def __reduce__(self):
             return (pytest.fail, ("the pickle was run",))
@@ -171,9 +166,8 @@ def test_pickles_are_refused_unread(tmp_path, sealed_too, capsys):
         with pytest.raises(UserError, match="does not fit the model"):
             checkpoint.load(checkpoint.newest(tmp_path), *trained())
     else:
-        with pytest.raises(UserError, match="none of the 1 checkpoints is whole"):
+        with pytest.raises(UserError, match=r"none of the 1 checkpoints is whole.*model\.safetensors"):
             checkpoint.newest(tmp_path)
-        assert checkpoint.MODEL in capsys.readouterr().err
 
 
 def test_another_model_is_refused(tmp_path):

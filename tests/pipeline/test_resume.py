@@ -10,7 +10,6 @@ import random
 import signal
 import threading
 import time
-from unittest import mock
 
 import pytest
 import synthetic
@@ -69,13 +68,12 @@ class Run:
                       window_blocks=1)  # fmt: skip
         assert 2 * order.rows < config.steps * config.batch_sequences, "the epoch ends twice"
 
-        def recorded(batch):
+        def recorded(batch, *, step):
             self.here("prepare")
-            made = prepare(batch)
-            step = self.first + self.reached["prepare"]
+            made = prepare(batch, step=step)
             kept = {name: tensor.tolist() for name, tensor in made.items()}
             with (self.path.parent / f"{self.path.name}-{BATCHES}").open("a") as file:
-                print(json.dumps([step, batch.sequence_id.tolist(), batch.epoch.tolist(), kept]), file=file)
+                print(json.dumps([step + 1, batch.sequence_id.tolist(), batch.epoch.tolist(), kept]), file=file)
             return made
 
         def evaluate():
@@ -92,22 +90,11 @@ class Run:
             return forward(**tensors)
 
         target.forward = between
-        with stopping.handled(), _signal_after(asked_after), self.first_step_noted(), stopping.released():
+        with stopping.handled(), _signal_after(asked_after), stopping.released():
             training.train(target, OrderedRows(self.folder, order), config, steps=config.steps,
                            sequence_length=about["sequence_length"], stage=Stage(self.path, {"a": 1}), ranks=Ranks(),
                            device=torch.device("cpu"), evaluate=evaluate, what="test", quiet=True)  # fmt: skip
         return target.model.state_dict()
-
-    @contextlib.contextmanager
-    def first_step_noted(self):
-        restore = training.Saver.restore
-
-        def noted(saver):
-            self.first = restore(saver)
-            return self.first
-
-        with mock.patch.object(training.Saver, "restore", noted):
-            yield
 
     def stopped(self, at, **changes):
         """Train until a signal at an instant stops it; at the end of that, at most a checkpoint's step is done."""
