@@ -32,7 +32,7 @@ EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every ru
 def pretrain(run: Run, folder: RunFolder) -> None:
     """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept. Then the numbers behind the figures."""
     for mlm, masking in selected_runs(run, folder.recipe, folder.typed):
-        _pretrain_one(run, folder, mlm, masking)
+        pretrain_one(run, folder, mlm, masking, folder.mlm / mlm.name)
     if distributed.start(run.device).first:
         analyse(run, folder)
 
@@ -43,11 +43,11 @@ def check_settings(run: Run, folder: RunFolder) -> None:
         check_masking(masking, run.tokens.sequence_length)
 
 
-def _pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig) -> None:
+def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig, target: Path) -> None:
+    """Pre-train one MLM run into a folder, in all processes of a torchrun; a finished one is kept."""
     ranks = distributed.start(run.device)
     shards = folder.shards("hardness")
     metadata = shards.manifest["metadata"]
-    target = folder.mlm / mlm.name
     settings = {
         "mlm": as_json(mlm),
         "masking": as_json(masking),
