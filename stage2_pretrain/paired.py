@@ -1,0 +1,126 @@
+"""Statistics of values that come in pairs, one pair a seed; and intervals over texts. scipy does them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SIGNIFICANCE = 0.05
+POWER = 0.8
+RESAMPLES = 9_999
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one value a seed."""
+
+    mean: float
+    deviation: float | None
+    """Standard deviation, of n-1; None of a single seed."""
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Whether differences, one a seed, are about 0; two-sided."""
+
+    seeds: int
+    difference: float
+    """Their mean."""
+    deviation: float
+    """Their standard deviation, of n-1."""
+    p_t: float | None
+    """Of the paired t-test; None where all differences are the same."""
+    p_sign_flip: float
+    """Of the permutation test that turns signs: all 2^n of them, or 9,999 random ones."""
+    smallest_p_sign_flip: float
+    """What that test can give at the least with so many seeds: 2 of the 2^n."""
+    smallest_significant: float | None
+    """The mean difference from which the t-test says p < 0.05, at the scatter these differences have."""
+    detectable: float | None
+    """The true difference that it would find with chance 0.8."""
+
+
+def summarised(values: Sequence[float]) -> Summary:
+    """Mean and standard deviation of at least one value."""
+    return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def paired_test(values: Sequence[float], control: Sequence[float]) -> PairedTest | None:
+    """Values minus control, pair by pair; None with fewer than two pairs, of which no scatter can be told."""
+    from scipy import stats
+
+    differences = np.asarray(values, dtype=np.float64) - np.asarray(control, dtype=np.float64)
+    seeds = len(differences)
+    if seeds < 2:
+        return None
+    deviation = float(differences.std(ddof=1))
+    flips = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, axis=0, rng=np.random.default_rng(0)
+    )
+    varied = deviation > 1e-12 * max(1.0, float(np.abs(differences).max()))
+    return PairedTest(
+        seeds=seeds,
+        difference=float(differences.mean()),
+        deviation=deviation,
+        p_t=float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else None,
+        p_sign_flip=float(flips.pvalue),
+        smallest_p_sign_flip=max(2.0 ** (1 - seeds), 1 / (RESAMPLES + 1)),
+        smallest_significant=smallest_significant(deviation, seeds) if varied else None,
+        detectable=detectable(deviation, seeds) if varied else None,
+    )
+
+
+def smallest_significant(deviation: float, seeds: int) -> float:
+    """The mean of `seeds` differences of a standard deviation from which the t-test says p < SIGNIFICANCE."""
+    from scipy import stats
+
+    return float(stats.t.ppf(1 - SIGNIFICANCE / 2, seeds - 1)) * deviation / math.sqrt(seeds)
+
+
+def detectable(deviation: float, seeds: int) -> float:
+    """The true difference that the t-test finds with chance POWER, by the noncentral t distribution."""
+    from scipy import optimize, stats
+
+    limit = float(stats.t.ppf(1 - SIGNIFICANCE / 2, seeds - 1))
+
+    def lacking(shift: float) -> float:
+        return float(stats.nct.sf(limit, seeds - 1, shift)) - POWER
+
+    return float(optimize.brentq(lacking, 0.0, 10 * limit)) * deviation / math.sqrt(seeds)
+
+
+def ratio_interval(above: np.ndarray, below: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Sum of `above` over sum of `below`, [N] each and paired, and its bootstrap interval over the N."""
+    from scipy import stats
+
+    def ratio(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(one.sum(axis=axis) / other.sum(axis=axis))
+
+    interval = _interval((above, below), ratio, seed, stats)
+    return float(ratio(above, below)), *interval
+
+
+def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Mean of [N] values and its bootstrap interval over them."""
+    from scipy import stats
+
+    return float(values.mean()), *_interval((values,), np.mean, seed, stats)
+
+
+def _interval(data: tuple[np.ndarray, ...], statistic: object, seed: int, stats: object) -> tuple[float, float]:
+    done = stats.bootstrap(  # type: ignore[attr-defined]
+        data,
+        statistic,
+        paired=len(data) > 1,
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        batch=1_000,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(done.low), float(done.high)
