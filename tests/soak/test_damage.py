@@ -46,7 +46,7 @@ def check(undisturbed, folder, function, part, count, seed, line):
     assert ended.code == DONE, (out.read_text(), ended.text[-5_000:])
     shutil.rmtree(copy)
     found = json.loads(out.read_text())
-    line.add(rows_compared=found["rows"], differences=len(found["failures"]))
+    line.add(injected=found["injected"], rows_compared=found["rows"], differences=len(found["failures"]))
     assert not found["failures"], found["failures"][:10]
     return found["injected"]
 
@@ -87,6 +87,7 @@ def test_repair_makes_whole_what_was_damaged(undisturbed, tmp_path, tally, seed,
                 damage.random_flip(path, rng).apply()
             else:
                 damage.Damage(path, cut=int(rng.integers(path.stat().st_size))).apply()
+        line.add(injected=len(picked))
         verify = ["verify", str(place), "--level", "3"]
         found = undisturbed.warm.run(verify)
         assert found.code == USER_ERROR, found.text

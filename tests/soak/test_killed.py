@@ -54,6 +54,7 @@ def at_random_instants(undisturbed, tmp_path, tally, seed, verb, count, number):
             fired += disturb(undisturbed, verb, place, rng, number)
             if fired == wanted:
                 break
+        line.add(injected=fired)
         undisturbed.finish(verb, place, line)
         return fired
 
@@ -81,6 +82,7 @@ def before_writes(undisturbed, tmp_path, tally, rng, verb, count, number):
             require_ended_by(number, ended)
             undisturbed.require_whole(place)
             fired += 1
+        line.add(injected=fired)
         undisturbed.finish(verb, place, line)
         return fired
 

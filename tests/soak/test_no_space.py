@@ -38,6 +38,7 @@ def test_a_file_cannot_grow(undisturbed, tmp_path, tally, seed, verb, count):
         place = undisturbed.before(verb, tmp_path / f"run-{index}")
         limit = int(rng.choice(sizes) * rng.uniform(0.1, 1.0))
         ended = undisturbed.warm.run(undisturbed.command(verb, place), file_bytes=max(1, limit))
+        line.add(injected=1)
         require_refused(undisturbed, ended, place)
         undisturbed.finish(verb, place, line)
         return 1
@@ -74,10 +75,11 @@ def test_the_disk_is_full(undisturbed, tmp_path, tally, rng, verb, count):
             size = used + int(rng.uniform(0, 0.95) * needed)
             subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
             ended = undisturbed.warm.run(undisturbed.command(verb, place))
+            line.add(injected=1)
             require_refused(undisturbed, ended, place)
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             undisturbed.finish(verb, place, line)
-        line.add(injected=1, survived=1)
+        line.add(survived=1)
 
 
 def _kilobytes(folder):

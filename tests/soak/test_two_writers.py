@@ -25,6 +25,7 @@ def test_two_writers_of_which_one_is_killed(undisturbed, tmp_path, tally, seed, 
         killed.running(rng.uniform(0, 1.5 * undisturbed.seconds[verb]))
         killed.send(signal.SIGKILL)
         fired = killed.ended().code == -signal.SIGKILL
+        line.add(injected=fired)
         ended = other.ended()
         assert ended.code == DONE, ended.text
         undisturbed.require_whole(place)
@@ -50,6 +51,7 @@ def test_a_writer_that_was_believed_dead(undisturbed, tmp_path, tally, rng, verb
         watched = Watched(place, number=1 + point // 2, signal_name="SIGSTOP", events=events)
         believed_dead = undisturbed.warm.start(undisturbed.command(verb, place), watched=watched)
         fired = believed_dead.stopped()
+        line.add(injected=fired)
         ended = undisturbed.warm.run(undisturbed.command(verb, place))
         assert ended.code == DONE, ended.text
         undisturbed.require_whole(place)
@@ -74,6 +76,7 @@ def test_a_second_trainer_is_refused(undisturbed, tmp_path, tally, rng, verb, co
         watched = Watched(place, number=point, signal_name="SIGSTOP")
         first = undisturbed.warm.start(undisturbed.command(verb, place), watched=watched)
         fired = first.stopped()
+        line.add(injected=fired)
         second = undisturbed.warm.run(undisturbed.command(verb, place))
         assert second.code in (DONE, USER_ERROR), second.text
         assert second.code == DONE or "another process trains here" in second.text, second.text

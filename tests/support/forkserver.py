@@ -54,12 +54,7 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "reap" in request:
-            _, status, usage = os.wait4(request["reap"], 0)
-            answer = {
-                "code": os.waitstatus_to_exitcode(status),
-                "cpu_seconds": usage.ru_utime + usage.ru_stime,
-                "peak_mb": usage.ru_maxrss / 1024,
-            }
+            answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["reap"], 0)[1])}
         else:
             threads = [Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
             assert len(threads) == 1, f"a fork would lose the threads {threads}"
@@ -73,12 +68,11 @@ def serve() -> None:
 
 
 def run(request: dict[str, Any]) -> int:
-    """In the child: the command, or another function, with its output in a file, its limits and its own signal."""
+    """In the child: the command, or another function, with its output in a pipe, its limits and its own signal."""
     os.setsid()
     nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request["output"], os.O_WRONLY)
     for target, source in ((0, nothing), (1, output), (2, output)):
         os.dup2(source, target)
-    os.environ.update(request["environment"])
     if request["file_bytes"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails with EFBIG
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))
@@ -118,7 +112,8 @@ def watch(folder: str, events: list[str], number: int, signal_name: str) -> None
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
             return
         places = arguments[:2] if event in ("os.link", "os.rename") else arguments[:1]
-        if not any(os.fspath(place).startswith(folder) for place in places):
+        in_open_folder = event in ("os.remove", "os.rmdir") and arguments[1] >= 0  # while a folder is removed
+        if not in_open_folder and not any(os.fspath(place).startswith(folder) for place in places):
             return
         seen += 1
         os.pwrite(counter, f"{seen:8d} {event}\n".encode(), 0)
