@@ -65,7 +65,7 @@ def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingCo
     order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
     length = metadata["sequence_length"]
     steps = total_steps(mlm, order.rows, length)
-    model = _initial_model(folder, mlm, metadata)
+    model = initial_model(folder, mlm, metadata)
     objective = MaskedTokens(model, metadata, masking, steps=steps, tables=data.tables).to(device)
     rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences, data.columns)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
@@ -89,7 +89,8 @@ def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingCo
     ranks.barrier()
 
 
-def _initial_model(folder: RunFolder, mlm: MlmConfig, metadata: dict[str, Any]) -> Any:
+def initial_model(folder: RunFolder, mlm: MlmConfig, metadata: dict[str, Any]) -> Any:
+    """The model that a run starts from. UserError: it is not there, or does not fit the shards."""
     if mlm.init == "scratch":
         return new_mlm(mlm, metadata)
     inside = folder.path / mlm.init
