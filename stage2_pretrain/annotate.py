@@ -5,6 +5,7 @@ A new annotation is a function and an entry of COLUMNS or TABLES.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +19,17 @@ from hardmask.pipeline.annotations import TABLE, annotation_path, annotation_sha
 from hardmask.pipeline.config import Run, with_values
 from hardmask.pipeline.digests import digests_of
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.lock import alone
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.runfolder import RunFolder, Stage, read_json
 from hardmask.pipeline.shards import Marks, Rows
 from hardmask.pipeline.tokenizer import open_tokenizer
 from hardmask.stage2_pretrain import token_tables
-from hardmask.stage2_pretrain.annotation_source import AnnotateConfig, Source, forget
+from hardmask.stage2_pretrain.annotation_source import AnnotateConfig, Source
 from hardmask.stage2_pretrain.collocations import VOCABULARY, collocation_marks
 from hardmask.stage2_pretrain.entities import PARTS_OF_SPEECH, entity_marks, part_of_speech_marks
+
+COUNTS = "counts"  # folder of what a stopped annotation takes up again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,21 +117,20 @@ def make_annotation(
     stage = Stage(path, settings)
     if stage.finished:
         if _whole(name, folder):
+            shutil.rmtree(path / COUNTS, ignore_errors=True)  # of a process that was killed when all was done
             return read_json(path / "done.json")
         (path / "done.json").unlink()
-    source = Source(name, tokens, open_tokenizer(str(folder.tokenizer)), config, path, path / "counts", quiet)
+    source = Source(name, tokens, open_tokenizer(str(folder.tokenizer)), config, path, path / COUNTS, quiet)
     if source.tokenizer.fingerprint != tokens.manifest["metadata"]["tokenizer"]:
         raise UserError("the tokens were made by another tokenizer", where=folder.tokenizer, mend="Give another --out")
-    with stage.alone():
+    with alone(path / ".lock", "annotates"):
         if isinstance(entry, Table):
             results = _write_table(entry, source, stage)
         else:
             results = _write_column(entry, source, stage, folder)
         positions = sum(unit["sequences"] for unit in tokens.manifest["units"]) * source.sequence_length
-        speed = round(positions / max(stage.seconds(), 1e-3))
-        stage.finish(**results, tokens_per_second=speed)
-    forget(source)
-    (path / ".lock").unlink(missing_ok=True)
+        stage.finish(**results, tokens_per_second=round(positions / max(stage.seconds(), 1e-3)))
+        shutil.rmtree(source.scratch, ignore_errors=True)
     return read_json(path / "done.json")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -154,8 +153,3 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     fsync_path(beside)
     os.replace(beside, path)
-
-
-def forget(source: Source) -> None:
-    """Remove what was kept to go on from."""
-    shutil.rmtree(source.scratch, ignore_errors=True)
