@@ -235,23 +235,25 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
             _named(VERBS[name].check)(run, folder)
     if ranks.first:
         remove_abandoned(folder.path)
+    groups: tuple[str, ...] = ()
     for name in stages:
         started = time.monotonic()
         if ranks.first and not run.quiet:
             print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
+        # What a finished stage is given stands for the next one that works: that may refuse it.
+        groups += VERBS[name].groups
+        there = name != "pretrain" and folder.finished(name, given=run)
         try:
             if VERBS[name].parallel or ranks.first:
                 whole = dataclasses.replace(run, shard_index=None, num_shards=None)
                 _named(VERBS[name].function)(run if name == verb else whole, folder)
         except Stopped:  # the settings were good enough to work with: `--out` is enough to go on
-            if ranks.first:
-                _remember(run, folder, VERBS[name].groups)
+            _remember(run, folder, groups, write=ranks.first)
             raise
         ranks.barrier()
-        if ranks.first:
-            _remember(run, folder, VERBS[name].groups)
-            if not run.quiet:
-                print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        _remember(run, folder, groups, write=ranks.first and (name == verb or not there))
+        if ranks.first and not run.quiet:
+            print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def _with_share(verb: str, run: Run, folder: RunFolder, *, quiet: bool) -> Run:
@@ -284,11 +286,13 @@ def _named(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...]) -> None:
+def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...], *, write: bool) -> None:
     """Keep the settings of a finished stage as defaults for the next command on this folder.
 
     Not kept: how a single MLM run (--mlm.name) or a fine-tuning is made.
     """
+    if not write:
+        return
     forgotten = ("masking", "glue", *(("mlm",) if run.mlm.name else ()))
     kept = {name: value for name, value in as_json(run).items() if name in groups and name not in forgotten}
     kept |= {"store": run.store} if run.store else {}

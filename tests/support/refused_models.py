@@ -167,7 +167,7 @@ LMS = (
     Case(
         "an LM of infinity",
         f"{SCORE} --alm.backward given",
-        ("NaN or infinite logits", "another one"),
+        ("its logits are NaN or infinite", "another one"),
         prepare=_spoilt(_alm("backward"), lambda t: t["transformer.ln_f.weight"].fill_(float("inf"))),
     ),
     Case(

@@ -63,6 +63,22 @@ WORDS = (
     Case("nothing to repair", "repair demo --out none", ("none: there is no such run folder", "Give one")),
     Case("no status of nothing", "status demo --out none", ("none: there is no such run folder", "Give one")),
     Case("a report of nothing", "report demo --out none", ("none: there is no run to report on", "Give|give")),
+    Case("a plan of nothing", "plan demo --corpus.path none", ("^hardmask: none: no such file", "Check --corpus.path")),
+    Case(
+        "an annotation that is nearly one",
+        "annotate wordz --out run",
+        ("^hardmask: --name: there is no annotation 'wordz'", "Choose one of .*"),
+    ),
+    Case(
+        "an annotation of no tokens",
+        "annotate frequency --out none",
+        ("^hardmask: none: ", "Run `hardmask tokens`|Give"),
+    ),
+    Case(
+        "a strategy that is nearly one",
+        "pretrain demo --out run --mlm.name x --masking.preset hardnes",
+        ("^hardmask: --masking.preset: ", "'hardnes'", "hardness"),
+    ),
     Case(
         "a run of another recipe",
         "score small --out run",
