@@ -118,7 +118,14 @@ def exploration(
     a mean of K independent masks is the sum of theirs over K^2, each estimated over the divisions. `groups`: K; 0: as
     many as the objective's rate takes.
     """
-    masking = MaskingConfig(preset="fully-explored", groups=groups, rate=objective.masking.rate, seed=MASK_SEED)
+    masking = MaskingConfig(
+        preset="fully-explored",
+        groups=groups,
+        rate=objective.masking.rate,
+        mask_share=objective.masking.mask_share,
+        random_share=objective.masking.random_share,
+        seed=MASK_SEED,
+    )
     found = []
     for number in range(divisions):
         tensors = objective.prepare(_at_epoch(batch, number), masking)
