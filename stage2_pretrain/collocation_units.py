@@ -16,6 +16,7 @@ from hardmask.stage2_pretrain.ngram_counts import KeyTable, mix
 from hardmask.stage2_pretrain.word_runs import WordReader, WordRuns
 
 POSITION_BITS = 13  # of at most 8,192 positions
+_FACTORS = mix(np.arange(1, 256, dtype=np.uint64)) | np.uint64(1)  # of the first, second, … word of an entry
 
 
 class Segmenter:
@@ -29,7 +30,7 @@ class Segmenter:
             flat = table.column("keys").combine_chunks().flatten().to_numpy()
         ends = np.cumsum(lengths, dtype=np.int64)
         self.tables: dict[int, KeyTable] = {}
-        for words in np.unique(lengths)[::-1].tolist():
+        for words in np.unique(lengths).tolist():
             rows = np.flatnonzero(lengths == words)
             keys = flat[(ends[rows] - words)[:, None] + np.arange(words)]
             self.tables[words] = KeyTable(np.unique(entry_key(keys)))
@@ -47,8 +48,9 @@ class Segmenter:
         draw = mix((rows.sequence_id[row].astype(np.uint64) << np.uint64(POSITION_BITS)) | position.astype(np.uint64))
         taken = np.zeros(len(runs.key), dtype=bool)
         inner = np.zeros(len(runs.key), dtype=bool)
-        for words, table in self.tables.items():
-            at = _free(_matches(runs, table, words), taken, words)
+        matches = self._matches(runs)
+        for words in sorted(matches, reverse=True):
+            at = _free(matches[words], taken, words)
             while len(at):
                 chosen = at[_winners(at, draw[at], words)]
                 for gap in range(words):
@@ -57,21 +59,22 @@ class Segmenter:
                 at = _free(at, taken, words)
         return inner
 
+    def _matches(self, runs: WordRuns) -> dict[int, np.ndarray]:
+        """words -> where entries of so many words begin, int64 ascending."""
+        found = {}
+        sums, whole = runs.key * _FACTORS[0], np.ones(len(runs.key), dtype=bool)
+        for words in range(2, max(self.tables, default=1) + 1):
+            sums = sums[:-1] + runs.key[words - 1 :] * _FACTORS[words - 1]  # `entry_key` of every run of words, unmixed
+            whole = whole[:-1] & runs.joined[words - 2 : words - 2 + len(sums)]
+            if words in self.tables:
+                at = np.flatnonzero(whole)
+                found[words] = at[self.tables[words].find(mix(sums[at])) >= 0]
+        return found
+
 
 def entry_key(keys: np.ndarray) -> np.ndarray:
     """A key for n words in order: [..., n] uint64 -> [...] uint64."""
-    factors = mix(np.arange(1, keys.shape[-1] + 1, dtype=np.uint64)) | np.uint64(1)
-    return mix((keys * factors).sum(axis=-1, dtype=np.uint64))
-
-
-def _matches(runs: WordRuns, table: KeyTable, words: int) -> np.ndarray:
-    """Words at which an entry of so many words begins, int64 ascending."""
-    starts = max(0, len(runs.key) - words + 1)
-    whole = np.ones(starts, dtype=bool)
-    for gap in range(words - 1):
-        whole &= runs.joined[gap : gap + starts]
-    at = np.flatnonzero(whole)
-    return at[table.find(entry_key(runs.key[at[:, None] + np.arange(words)])) >= 0]
+    return mix((keys * _FACTORS[: keys.shape[-1]]).sum(axis=-1, dtype=np.uint64))
 
 
 def _free(at: np.ndarray, taken: np.ndarray, words: int) -> np.ndarray:
