@@ -80,7 +80,7 @@ def test_of_two_runs_that_begin_at_once_with_other_settings_one_is_refused(tmp_p
     [
         ("tokens demo --corpus.pth x", "--corpus.path"),
         ("tokens demo --tokens.sequence-length many", "--tokens.sequence-length"),
-        ("score demo --engine spark", "local.*ray"),
+        ("score demo --engine spark", "--engine"),
         ("score demo --device gpu", "cuda"),
         ("verify run --level 4", "--level"),
     ],
