@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from hardmask.pipeline.cli import VERBS
+from hardmask.pipeline.verbs import VERBS
 from hardmask.pipeline.recipes import RECIPES
 from hardmask.pipeline.shards import schema
+from hardmask.stage2_pretrain.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,12 @@ def test_snippets_run(number, tmp_path, monkeypatch, capsys):
 
 def test_a_shard_is_opened_in_six_lines():
     assert len(SNIPPETS[0].splitlines()) <= 6
+
+
+def test_a_strategy_takes_fifteen_lines():
+    [snippet] = [snippet for snippet in SNIPPETS if "WEIGHTS[" in snippet]
+    assert len(snippet.splitlines()) <= 15
+    assert all(f"`{name}`" in README for name in PRESETS)
 
 
 def test_every_verb_recipe_and_column_is_named():

@@ -1,0 +1,95 @@
+"""The verbs of the command: which function does each, and what is said of it.
+
+Functions are named by string, so that nothing is imported before it is called, and `pipeline` knows of no stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A stage of the run: a function of (Run, RunFolder), named by string so that importing it waits for the call."""
+
+    function: str
+    meaning: str
+    check: str = ""
+    """A function of (Run, RunFolder) that refuses its settings before any stage spends time."""
+    parallel: bool = False
+    """Every process of a torchrun takes part; else the first works and the others wait."""
+    groups: tuple[str, ...] = ()
+    """Groups of settings its help shows."""
+    settings: str = "hardmask.pipeline.config:Run"
+    """`Run`, or a subclass of it with the verb's own flags."""
+    shared: bool = False
+    """Several jobs may each do a share of it."""
+    argument: str = ""
+    """The flag whose value may stand right behind the verb."""
+
+
+VERBS = {
+    "tokens": Verb(
+        "hardmask.pipeline.tokens:make_tokens",
+        "corpus to tokenizer to packed sequences in tokens/",
+        groups=("corpus", "tokenizer", "tokens"),
+        shared=True,
+    ),
+    "alm": Verb(
+        "hardmask.stage1_score.train_alm:train_alms",
+        "train the two auto-regressive LMs in alm/",
+        parallel=True,
+        groups=("alm",),
+    ),
+    "score": Verb(
+        "hardmask.stage1_score.score:score",
+        "every token's perplexities into hardness/",
+        check="hardmask.stage1_score.score:check_settings",
+        parallel=True,
+        groups=("score", "ray"),
+        shared=True,
+    ),
+    "pretrain": Verb(
+        "hardmask.stage2_pretrain.pretrain:pretrain",
+        "masked-LM pre-training in mlm/NAME/",
+        check="hardmask.stage2_pretrain.pretrain:check_settings",
+        parallel=True,
+        groups=("mlm", "masking"),
+    ),
+    "glue": Verb(
+        "hardmask.stage2_pretrain.glue:run_glue",
+        "fine-tune on GLUE or on probe tasks",
+        check="hardmask.stage2_pretrain.glue:check_settings",
+        groups=("glue",),
+    ),
+    "report": Verb("hardmask.pipeline.report:make_report", "figures and tables in report/ from the files of a run"),
+    "plan": Verb(
+        "hardmask.pipeline.plan:print_plan",
+        "what a run would take, from a sample of its corpus: tokens, disk, hours",
+        groups=("corpus", "tokenizer", "tokens", "alm", "mlm"),
+        settings="hardmask.pipeline.plan:PlanRun",
+    ),
+    "status": Verb(
+        "hardmask.pipeline.status:print_status",
+        "what is done, what is left, and for how long",
+        settings="hardmask.pipeline.status:StatusRun",
+    ),
+    "verify": Verb(
+        "hardmask.pipeline.verify:verify",
+        "look for damage, and say how to mend it",
+        settings="hardmask.pipeline.verify:VerifyRun",
+    ),
+    "repair": Verb("hardmask.pipeline.verify:repair", "make again what is damaged, and nothing else"),
+    "annotate": Verb(
+        "hardmask.stage2_pretrain.annotate:annotate",
+        "what some masking strategies need of the corpus, into annotations/NAME/",
+        settings="hardmask.stage2_pretrain.annotate:AnnotateRun",
+        argument="--name",
+    ),
+    "compare": Verb(
+        "hardmask.stage2_pretrain.compare:compare",
+        "masking strategies over seeds, all else equal, into compare/",
+        settings="hardmask.stage2_pretrain.compare:CompareRun",
+    ),
+}
+STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
