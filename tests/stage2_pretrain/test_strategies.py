@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SIZE, VOCABULARY, as_marks, inputs_of, masked, rows, some_of
 
+from hardmask.pipeline import masking_config
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.masking_config import MaskingConfig
 from hardmask.stage2_pretrain.masking import check_masking, mask_batch, requirements, slot_count
 from hardmask.stage2_pretrain.presets import PRESETS
+from hardmask.stage2_pretrain.samplers import SAMPLERS
 from hardmask.stage2_pretrain.units import UNITS, heads_of
-from hardmask.stage2_pretrain.weights import WEIGHTS
+from hardmask.stage2_pretrain.weights import TRANSFORMS, WEIGHTS
 
 EXPLORED = ("fully-explored", "weighted-explored")
 RACES = sorted(set(PRESETS) - set(EXPLORED))
@@ -218,6 +222,15 @@ def test_every_part_has_been_tried():
 def test_settings_at_odds_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
         check_masking(MaskingConfig(**wrong), 40)
+
+
+def test_the_help_of_flags_names_what_there_is():
+    text = " ".join(Path(masking_config.__file__).read_text().split())
+    for field, names in (("preset", PRESETS), ("unit", UNITS), ("weight", WEIGHTS), ("sampler", SAMPLERS),
+                         ("transform", TRANSFORMS)):  # fmt: skip
+        said = re.search(rf' {field}: str.*?"""(.*?)"""', text)[1]
+        missing = [name for name in names if not re.search(rf"[ ,]{name}[ ,.]", said)]
+        assert not missing, field
 
 
 def test_tables_of_floats_are_refused():
