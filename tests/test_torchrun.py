@@ -48,6 +48,19 @@ def scored(warm, base):
     return out
 
 
+def start(warm, world, log, words, *, watched=None, **environment):
+    """`hardmask WORDS` in `world` processes; `watched` is of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
+    return [
+        warm.start([{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, str(log), *words],
+                   function="ranks:ranked", watched=None if rank else watched)
+        for rank in range(world)
+    ]  # fmt: skip
+
+
 class Training:
     """One MLM training in a copy of the run folder, by any number of processes in turn."""
 
@@ -58,15 +71,7 @@ class Training:
         self.log.mkdir()
 
     def start(self, world, **environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
-        return [
-            self.warm.start([str(self.log), *self.words], function="ranks:recorded",
-                            environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in range(world)
-        ]  # fmt: skip
+        return start(self.warm, world, self.log, self.words, **environment)
 
     def run(self, world, **environment):
         ended = [child.ended() for child in self.start(world, **environment)]
@@ -160,15 +165,7 @@ def test_who_waits_for_a_stage_of_one_process_does_not_outlive_it(warm, tmp_path
     """Tokens are the work of the first alone; it is killed at a write."""
     run = tmp_path / "run"
     words = ["tokens", "demo", "--out", str(run), "--corpus.path", *tiny_run.write_corpus(tmp_path), *tiny_run.SIZES]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    first, waiting = (
-        warm.start(words, watched=faults.Watched(run, 12) if rank == 0 else None,
-                   environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in (0, 1)
-    )  # fmt: skip
+    first, waiting = start(warm, 2, tmp_path, words, watched=faults.Watched(run, 12))
     assert first.ended().code == -signal.SIGKILL
     waiting.send(signal.SIGTERM)
     ended = waiting.ended(10)

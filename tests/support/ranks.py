@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 
+def ranked(environment: dict[str, str], log: str, *words: str) -> int:
+    """`recorded` as one of several processes, which the environment describes."""
+    os.environ.update(environment)
+    return recorded(log, *words)
+
+
 def recorded(log: str, *words: str) -> int:
     """`hardmask WORDS`; `log/rank-R.jsonl` gets [step from 1, sequence_id, epoch, positions, input_ids] of every row.
 
