@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 
-import compare_runs
 import pytest
-import tiny_run
-from faults import warm
 from scoring import RUN, left_in, unscored
 from undisturbed import age_temporaries
 
@@ -20,52 +16,14 @@ from hardmask.stage1_score.score import score, units_of
 pytestmark = pytest.mark.slow
 
 
-class Scene:
-    """A run folder before and after scoring by one job, and a warm process that runs the command."""
-
-    def __init__(self, runner, folder):
-        self.warm, self.before, self.after = runner, folder / "before", folder / "after"
-        self.settings = [*tiny_run.SIZES, "--corpus.path", *tiny_run.write_corpus(folder, 60_000)]
-        for verb, place in (("alm", self.before), ("score", self.after)):
-            ended = self.warm.run([verb, "demo", "--out", str(place), *self.settings])
-            assert ended.code == 0, ended.text
-            if verb == "alm":
-                shutil.copytree(self.before, self.after)
-
-    def copy(self, place):
-        shutil.copytree(self.before, place)
-        return place
-
-    def start(self, place, *flags, **environment):
-        """A running `hardmask score` of one of several jobs."""
-        words = ["score", "demo", "--out", str(place), *self.settings, *flags]
-        return self.warm.start(words, environment={name: str(value) for name, value in environment.items()})
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shares")
-    with warm(folder) as runner:
-        yield Scene(runner, folder)
-
-
-def differences(place, scene):
-    """In what a run differs from that of one job, but for the order in which units were logged."""
-    found = compare_runs.differences(place, scene.after, writers=9)
-    return [line for line in found if line != "hardness/metrics.jsonl differs"]
-
-
-def shards_in(place):
-    return len(list((place / "hardness/shards").glob("*")))
-
-
 def test_jobs_one_after_the_other_leave_the_manifest_of_one(scene, tmp_path):
-    place = scene.copy(tmp_path / "run")
-    total = shards_in(scene.after)
+    place = tmp_path / "run"
     for index in (2, 0):
         ended = scene.start(place, "--shard-index", str(index), "--num-shards", "3").ended()
         assert ended.code == 0, ended.text
-        line = f"share {index + 1} of 3 is done, {total - shards_in(place)} units of others are not there yet"
+        line = (
+            f"share {index + 1} of 3 is done, {scene.units - scene.committed(place)} units of others are not there yet"
+        )
         assert line in ended.text
         assert not (place / "hardness/done.json").exists()
         assert not (place / "hardness/manifest.json").exists()
@@ -75,11 +33,11 @@ def test_jobs_one_after_the_other_leave_the_manifest_of_one(scene, tmp_path):
     assert "not there yet" not in ended.text
     name = "hardness/manifest.json"
     assert (place / name).read_bytes() == (scene.after / name).read_bytes()
-    assert not differences(place, scene)
+    assert not scene.differences(place)
 
 
 def test_an_array_of_jobs_at_the_same_moment_ends_as_one(scene, tmp_path):
-    place = scene.copy(tmp_path / "run")
+    place = tmp_path / "run"
     array = {"SLURM_ARRAY_TASK_MIN": 1, "SLURM_ARRAY_TASK_MAX": 3, "SLURM_ARRAY_TASK_COUNT": 3}
     jobs = [scene.start(place, **array, SLURM_ARRAY_TASK_ID=task) for task in (1, 2, 3)]
     jobs.append(scene.start(place, **array, SLURM_ARRAY_TASK_ID=3))  # requeued while it still runs
@@ -87,11 +45,11 @@ def test_an_array_of_jobs_at_the_same_moment_ends_as_one(scene, tmp_path):
     assert [job.code for job in ended] == [0] * 4, "\n".join(job.text for job in ended)
     assert "share 2 of 3, by the Slurm array" in ended[1].text
     age_temporaries(place)
-    assert not differences(place, scene)
+    assert not scene.differences(place)
 
 
 def test_ranks_of_torchrun_score_a_share_each(scene, tmp_path):
-    place = scene.copy(tmp_path / "run")
+    place = tmp_path / "run"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,7 +61,7 @@ def test_ranks_of_torchrun_score_a_share_each(scene, tmp_path):
         assert f"share {rank + 1} of 2, " in ended[rank].text
         assert "0 of its" not in ended[rank].text
     assert "not there yet" not in ended[0].text + ended[1].text
-    assert not differences(place, scene)
+    assert not scene.differences(place)
 
 
 def test_shares_are_blocks_of_equally_many_sequences(tmp_path):

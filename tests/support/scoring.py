@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pyarrow.dataset as ds
 import synthetic
@@ -40,3 +41,11 @@ def left_in(folder):
     """Names of everything below the hardness folder, but for its shards and records."""
     return sorted(path.name for path in folder.hardness.rglob("*") if path.is_file() and path.suffix != ".arrow"
                   and path.parent.name != "commits")  # fmt: skip
+
+
+def main_in(environment, *words):
+    """The command, with more variables in its environment."""
+    from hardmask.pipeline.cli import main
+
+    os.environ.update(environment)
+    return main(words)
