@@ -26,6 +26,7 @@ from hardmask.pipeline.shard_folder import TRAIN
 from hardmask.pipeline.training import total_steps
 from hardmask.stage2_pretrain.arms import Arm, arms_of, run_settings, seeds_behind
 from hardmask.stage2_pretrain.comparison import Comparison, RunValues, write_comparison
+from hardmask.stage2_pretrain.glue import check_settings as check_tasks
 from hardmask.stage2_pretrain.mask_statistics import MaskStatistics, mask_statistics
 from hardmask.stage2_pretrain.masking import Vocabulary, check_masking
 from hardmask.stage2_pretrain.pretrain import pretrain_one
@@ -80,9 +81,10 @@ class CompareRun(Run):
     gradient: GradientConfig = field(default_factory=GradientConfig)
 
     def __post_init__(self) -> None:
-        check_range(self, "-", "steps", least=1)
-        if self.passes < 2:
-            raise UserError(f"it is {self.passes}", where="--passes", mend="Give at least 2")
+        for name, least in (("steps", 1), ("passes", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"it is {value}", where=f"--{name}", mend=f"Give at least {least}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds are {self.seeds}", where="--seeds", mend="Give different ones, at least one")
 
@@ -96,6 +98,8 @@ def compare(run: CompareRun, folder: RunFolder) -> None:
     arms = arms_of(run.strategies, run.masking)
     mlm = dataclasses.replace(run.mlm, init=run.init or run.mlm.init, steps=run.steps or run.mlm.steps)
     steps = _steps(folder, mlm)
+    if run.tasks:
+        check_tasks(dataclasses.replace(run, glue=dataclasses.replace(run.glue, tasks=_tasks(run))), folder)
     for arm in arms:
         check_masking(arm.masking, _metadata(folder)["sequence_length"])
         arm.sequences(mlm.batch_sequences)
@@ -154,7 +158,7 @@ def _conclude(
     if run.tasks:
         from hardmask.stage2_pretrain.compare_tasks import add_tasks
 
-        add_tasks(run, folder, runs, () if run.tasks == (ALL_TASKS,) else run.tasks, run_path)
+        add_tasks(run, folder, runs, _tasks(run), run_path)
     comparison = Comparison(
         arms=arms,
         seeds=run.seeds,
@@ -169,6 +173,11 @@ def _conclude(
         from hardmask.stage2_pretrain.compare_gradients import compare_gradients
 
         compare_gradients(run, folder, arms, mlm)
+
+
+def _tasks(run: CompareRun) -> tuple[str, ...]:
+    """Names as `glue` takes them: none for all."""
+    return () if run.tasks == (ALL_TASKS,) else run.tasks
 
 
 def _steps(folder: RunFolder, mlm: MlmConfig) -> int:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hardmask.stage2_pretrain.compare import CompareRun
 
 TOKENS_A_GROUP = 3
-"""Maskable tokens that a text has at the least for each of its K groups."""
+"""Maskable tokens of a text for each group of the strategy with most groups; all strategies have the same texts."""
 
 
 def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], mlm: MlmConfig) -> None:
@@ -56,6 +56,7 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
     sketch = Sketch([p for p in model.parameters() if p.requires_grad], settings.dimensions, settings.seed)
     rates = {name: getattr(run.masking, name) for name in ("rate", "mask_share", "random_share")}
     plain = Arm("random", MaskingConfig(preset="random", **rates))
+    most = max(group_count(resolved(arm.masking)) for arm in (*arms, plain))
     about = {
         "gradient": as_json(settings),
         "init": mlm.init,
@@ -63,6 +64,7 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         "seed": mlm.seed if mlm.init == "scratch" else None,
         "hardness": shards.manifest["fingerprint"],
         "device": device.type,
+        "least_tokens": TOKENS_A_GROUP * most,
     }
 
     def found(name: str, arm: Arm, gradients: int, measure: Callable[[MaskedTokens, Batch, Step], Any]) -> Any:
@@ -71,7 +73,7 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         def make() -> Any:
             data = strategy_data(arm.masking, folder, distributed.Ranks(), quiet=run.quiet)
             objective = MaskedTokens(model, shards.manifest["metadata"], arm.masking, tables=data.tables).to(device)
-            batch = texts(shards, settings.texts, arm.masking, data.columns, objective.vocabulary, device)
+            batch = texts(shards, settings.texts, TOKENS_A_GROUP * most, data.columns, objective.vocabulary, device)
             with bar(f"gradients, {name}", len(batch) * gradients, quiet=run.quiet, unit="gradient") as progress:
                 return measure(objective, batch, progress.update)
 
@@ -90,7 +92,6 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         return [dataclasses.asdict(one) for one in of]
 
     splits = {arm.name: found(f"strategy-{arm.name}", arm, settings.masks, split) for arm in arms}
-    groups = group_count(resolved(plain.masking))
     results = {
         "projection": str(sketch),
         "strategies": {
@@ -101,19 +102,18 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
             }
             for arm in arms
         },
-        "explored": found("explored", plain, settings.divisions * groups, explored),
+        "explored": found("explored", plain, settings.divisions * group_count(resolved(plain.masking)), explored),
         "pairs": found("pairs", plain, settings.pairs * (1 + len(OVERLAPS)), paired),
     }
     _write(target, {**about, **results})
 
 
 def texts(
-    shards: ShardFolder, count: int, masking: MaskingConfig, columns: Any, vocabulary: Vocabulary, device: torch.device
+    shards: ShardFolder, count: int, least: int, columns: Any, vocabulary: Vocabulary, device: torch.device
 ) -> Batch:
-    """Up to `count` held-out rows, or training rows where none is held out, with enough tokens for every group of
-    masks. UserError: there are not two."""
+    """Up to `count` held-out rows, or training rows where none is held out, of at least `least` maskable tokens.
+    UserError: there are not two."""
     special = torch.tensor(sorted({vocabulary.mask_id, *vocabulary.special_ids}))
-    least = TOKENS_A_GROUP * group_count(resolved(masking))
     for split in (HELD_OUT, TRAIN):
         rows = spread_rows(shards, split, 2 * count, columns)
         if rows is None:

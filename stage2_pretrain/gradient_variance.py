@@ -185,7 +185,7 @@ def pair_covariances(
         several = []
         for number, share in enumerate([1.0, *shares]):
             drawn = [_second(order, m, share, rng) for order, m in zip(orders, sizes, strict=True)]
-            tensors = _masked_at(objective, batch, drawn, pair * (1 + len(OVERLAPS)) + number)
+            tensors = masked_at(objective, batch, drawn, pair * (1 + len(OVERLAPS)) + number)
             several.append(row_gradients(objective, tensors, sketch))
             step(len(batch))
         found.append(np.stack(several, axis=1))
@@ -237,7 +237,7 @@ def _maskable(objective: MaskedTokens, batch: Batch) -> list[np.ndarray]:
     return [np.flatnonzero(~row) for row in special]
 
 
-def _masked_at(objective: MaskedTokens, batch: Batch, drawn: list[np.ndarray], epoch: int) -> dict[str, Tensor]:
+def masked_at(objective: MaskedTokens, batch: Batch, drawn: list[np.ndarray], epoch: int) -> dict[str, Tensor]:
     """Tensors for the objective with the rows masked at given positions; `epoch` keys what is put there."""
     device = batch.input_ids.device
     slots = max(len(positions) for positions in drawn)

@@ -16,9 +16,9 @@ from hardmask.pipeline.reader import spread_rows, to_batch
 from hardmask.pipeline.shard_folder import HELD_OUT
 from hardmask.stage2_pretrain.gradient_sketch import Sketch, row_gradients
 from hardmask.stage2_pretrain.gradient_variance import (
-    _masked_at,
     exploration,
     explored_variances,
+    masked_at,
     pair_covariances,
     paired_products,
     same_expectation,
@@ -144,7 +144,7 @@ def test_estimates_agree_with_all_masks_there_are(folder, model):
     target, sketch = objective_of(folder, model, masking), sketch_of(model)
     every = {}
     for mask in itertools.combinations(range(1, 7), 2):
-        tensors = _masked_at(target, batch, [np.array(mask)] * 2, 0)
+        tensors = masked_at(target, batch, [np.array(mask)] * 2, 0)
         every[mask] = row_gradients(target, tensors, sketch).astype(np.float64)
     mean = np.mean(list(every.values()), axis=0)
     single = float(np.mean([((g - mean) ** 2).sum(-1).mean() for g in every.values()]))
