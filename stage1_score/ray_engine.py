@@ -262,7 +262,7 @@ def _cluster(config: RayConfig) -> Iterator[Any]:
     with _own_signal_handlers():
         try:
             ray.init(**settings)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # Ray raises that itself where its servers take too long
             raise UserError(
                 f"Ray does not start ({_in_a_line(error)})",
                 where=f"--ray.address {config.address}" if config.address else "--engine ray",
