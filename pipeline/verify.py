@@ -128,15 +128,15 @@ def verify_shards(folder: RunFolder, name: str, level: int, *, quiet: bool = Tru
             read_sealed(plan)
         except UserError as error:
             found.append(Finding(str(plan), _what(error), mend, name))
+    elif done.exists() and name == "tokens":
+        found.append(Finding(str(plan), "it is missing", mend, name))
     if done.exists():
         found += [
             Finding(target.store.where(file), "it is missing", mend, name)
             for file in (METADATA, MANIFEST)
             if target.store.size(file) is None
         ]
-    if metadata is None:
-        return found
-    if manifest is not None and manifest["fingerprint"] != shards.fingerprint(metadata):
+    if manifest is not None and metadata is not None and manifest["fingerprint"] != shards.fingerprint(metadata):
         add(MANIFEST, "it is of another folder")
     entries = {entry["unit"]: entry for entry in manifest["units"]} if manifest else {}
     units = sorted(entries or target.committed())
@@ -152,9 +152,9 @@ def verify_shards(folder: RunFolder, name: str, level: int, *, quiet: bool = Tru
 
 
 def _verify_unit(
-    target: ShardFolder, unit: int, metadata: Mapping[str, Any], entry: Mapping[str, Any], level: int
+    target: ShardFolder, unit: int, metadata: Mapping[str, Any] | None, entry: Mapping[str, Any], level: int
 ) -> Iterator[tuple[str, str]]:
-    """(file, what is wrong with it); of a shard only the first thing."""
+    """(file, what is wrong with it); of a shard only the first thing. `metadata`: None where the folder's is lost."""
     name, record_name = target.shard_name(unit), target.record_name(unit)
     size = target.store.size(name)
     if size is None:
@@ -176,7 +176,7 @@ def _verify_unit(
     try:
         if level >= 1:
             shard = target.open(unit)
-            shard.require(metadata)
+            shard.require(metadata or shard.metadata)
             if shard.batches != len(record["crc32"]):
                 raise shard.damaged(f"it has {shard.batches} record batches, its record says {len(record['crc32'])}")
         if level >= 2:

@@ -33,22 +33,26 @@ FOLDERS = {"tokens": "tokens", "hardness": "hardness", "checkpoints": "mlm", "mo
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file: a bit flipped, or all from a byte on cut away."""
+    """What is done to a file: a bit flipped, or all from a byte on cut away, or the file with it."""
 
     path: Path
-    bit: int = -1
-    cut: int = -1
+    bit: int | None = None
+    cut: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.path} " + (f"bit {self.bit} flipped" if self.cut < 0 else f"cut to {self.cut} bytes")
+        cut = "removed" if self.cut is None else f"cut to {self.cut} bytes"
+        return f"{self.path} " + (cut if self.bit is None else f"bit {self.bit} flipped")
 
     def apply(self) -> None:
         """Do it."""
+        if self.bit is None and self.cut is None:
+            self.path.unlink()
+            return
         data = bytearray(self.path.read_bytes())
-        if self.cut >= 0:
-            del data[self.cut :]
-        else:
+        if self.bit is not None:
             data[self.bit // 8] ^= 1 << self.bit % 8
+        else:
+            del data[self.cut :]
         self.path.write_bytes(data)
 
     @contextlib.contextmanager
@@ -81,9 +85,10 @@ def random_flip(path: Path, rng: np.random.Generator) -> Damage:
 
 
 def cuts(path: Path, parts: int = 50) -> list[Damage]:
-    """A file cut at every 1/50 of its length."""
+    """A file cut at every 1/50 of its length, and removed; without done.json a stage is only not finished."""
     size = path.stat().st_size
-    return [Damage(path, cut=cut) for cut in sorted({size * part // parts for part in range(parts)})]
+    found = [Damage(path, cut=cut) for cut in sorted({size * part // parts for part in range(parts)})]
+    return found if path.name == "done.json" else [*found, Damage(path)]
 
 
 def check_flips(folder: str, part: str, count: int, seed: list[int], out: str) -> int:
