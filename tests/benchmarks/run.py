@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = ("score", "head", "mlm_step", "sampler", "reader")
+CPU = ("score", "head", "mlm_step", "sampler", "masking", "reader")
 GPU = ("gpu_head", "gpu_training_head", "gpu_score", "gpu_sampler", "gpu_mlm_step", "gpu_shapes")
 OTHER = ("broken",)  # a proof that errors are shown
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from strategies import masked, rows
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 from hardmask.pipeline.config import MaskingConfig, TrainConfig
@@ -14,6 +15,7 @@ from hardmask.pipeline.reader import Batch
 from hardmask.pipeline.training import accumulate_gradients, optimizer_for
 from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
 from hardmask.stage2_pretrain.mlm import MaskedTokens
+from hardmask.stage2_pretrain.presets import PRESETS
 
 pytestmark = pytest.mark.gpu
 METADATA = {"vocabulary": 1000, "mask": 999, "special_ids": [0, 1, 2, 3, 999]}
@@ -59,6 +61,25 @@ def test_masks_are_those_of_the_cpu(preset, alpha):
     )
     for name, value in vars(one).items():
         assert torch.equal(value, getattr(two, name).cpu()), name
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_strategy_masks_as_on_the_cpu_and_does_not_wait(preset):
+    """Also `adaptive`, from the same state; the second call on the GPU has its tables."""
+    here = rows(64, 128)
+    moved = {
+        name: {key: tensor.cuda() for key, tensor in value.items()} if isinstance(value, dict)
+        else value.cuda() if isinstance(value, torch.Tensor) else value
+        for name, value in here.items()
+    }  # fmt: skip
+    masked(moved, preset=preset)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = masked(moved, preset=preset)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name, value in vars(masked(here, preset=preset)).items():
+        assert torch.equal(value, getattr(there, name).cpu()), name
 
 
 def test_a_step_does_not_wait_for_the_device():

@@ -130,6 +130,7 @@ def test_no_unit_reaches_over_what_is_special(unit, seed):
     between = inputs.maskable.long().cumsum(1)
     inside = between - between.gather(1, heads)
     assert torch.equal(inside, torch.where(inputs.maskable, place - heads, 0)), "all from the head on is maskable"
+    assert torch.equal(inputs.maskable.gather(1, heads), inputs.maskable), "special tokens are alone"
     assert (heads == place)[~inputs.maskable].all()
 
 

@@ -1,0 +1,93 @@
+"""Masks of one demo step by every preset, beside what that step takes, on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import data
+from measure import Comparison, Work
+
+OURS = "mask_batch, hardness; every preset in the cells"
+DEMO = {"rows": 16, "length": 128, "vocabulary": 4096, "width": 128, "layers": 2, "heads": 4, "ffn": 512}
+QUICK = {"rows": 2, "length": 32, "vocabulary": 300, "width": 16, "layers": 1, "heads": 2, "ffn": 16}
+
+
+def comparisons(quick: bool, _device: str) -> list[Comparison]:
+    problem = QUICK if quick else DEMO
+    return [
+        Comparison(
+            name="presets",
+            title="Mask the sequences of a demo step by every preset; milliseconds, and those of the step (cpu)",
+            unit="sequences",
+            units=problem["rows"],
+            providers={OURS: ours},
+            ours=OURS,
+            problem={**problem, "samples": 2 if quick else 9},
+            rounds=2 if quick else 21,
+            limit_s=1 if quick else 10,
+        )
+    ]
+
+
+def ours(problem: dict[str, Any]) -> Work:
+    import torch
+
+    from hardmask.pipeline.masking_config import MaskingConfig
+    from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch, requirements
+    from hardmask.stage2_pretrain.presets import PRESETS
+
+    size, length = problem["vocabulary"], problem["length"]
+    rows = data.full_rows(problem["rows"], size, length)
+    ids = torch.from_numpy(rows.input_ids.astype("int64"))
+    forward, backward = (torch.from_numpy(x) for x in (rows.perplexity_forward, rows.perplexity_backward))
+    vocabulary = Vocabulary(size=size, mask_id=size - 1, special_ids=(0, 1, 2, 3))
+
+    def masks(preset: str) -> Callable[[], Any]:
+        config = MaskingConfig(preset=preset)
+        needs = requirements(config)
+        given = {
+            "columns": dict.fromkeys(needs.columns, ids % 2),
+            "tables": {name: torch.arange(size) % 16 for name in needs.tables},
+            "state": {name: torch.ones(size) for name in needs.state},
+        }
+        sequence_id = torch.from_numpy(rows.sequence_id)
+        return lambda: mask_batch(ids, forward, backward, sequence_id, 0, config=config, vocabulary=vocabulary, **given)
+
+    def outcome() -> dict[str, Any]:
+        taken = {f"{name}_ms": _median_ms(masks(name), problem["samples"]) for name in PRESETS}
+        return {"step_ms": _median_ms(_step(problem), problem["samples"]), **taken}
+
+    return Work(masks("hardness"), outcome=outcome)
+
+
+def _step(problem: dict[str, Any]) -> Callable[[], Any]:
+    """Forward and backward of the encoder under random masks, one micro-batch; no optimizer, no reading."""
+    import torch
+
+    from hardmask.pipeline.config import MlmConfig
+    from hardmask.pipeline.masking_config import MaskingConfig
+    from hardmask.pipeline.reader import to_batch
+    from hardmask.stage2_pretrain.mlm import MaskedTokens, new_mlm
+
+    about = data.metadata(problem["vocabulary"], problem["length"])
+    sizes = {name: problem[name] for name in ("width", "layers", "heads", "ffn")}
+    objective = MaskedTokens(new_mlm(MlmConfig(**sizes), about), about, MaskingConfig(preset="random"))
+    rows = data.full_rows(problem["rows"], problem["vocabulary"], problem["length"])
+    prepared = objective.prepare(to_batch(rows, rows.sequence_id * 0, torch.device("cpu")))
+
+    def step() -> None:
+        objective(**prepared)[0].backward()
+
+    return step
+
+
+def _median_ms(run: Callable[[], Any], samples: int) -> float:
+    run()  # makes tables
+    taken = []
+    for _ in range(samples):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return 1_000 * sorted(taken)[len(taken) // 2]
