@@ -139,7 +139,7 @@ class Counter:
         else:
             keys.sort()
             places = np.empty(0, dtype=np.int64)
-        first = _firsts(keys)
+        first = firsts(keys)
         arrays = {"keys": keys[first], "counts": np.diff(np.append(first, len(keys))).astype(np.uint32)}
         arrays |= {"places": places[first]} if given else {}
         for name, values in arrays.items():
@@ -217,7 +217,7 @@ def _summed(parts: list[dict[str, np.ndarray]], more_than: int) -> dict[str, np.
         return {"keys": np.empty(0, dtype=np.uint64)}
     order = np.argsort(joined["keys"], kind="stable")  # stable: of equal keys the one of the first run comes first
     keys = joined["keys"][order]
-    first = _firsts(keys)
+    first = firsts(keys)
     counts = np.add.reduceat(joined["counts"][order].astype(np.int64), first)
     enough = counts > more_than
     found = {"keys": keys[first][enough], "counts": counts[enough]}
@@ -226,7 +226,7 @@ def _summed(parts: list[dict[str, np.ndarray]], more_than: int) -> dict[str, np.
     return found
 
 
-def _firsts(ordered: np.ndarray) -> np.ndarray:
+def firsts(ordered: np.ndarray) -> np.ndarray:
     """Where each value of a sorted array stands first."""
     return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else np.empty(0, int)
 

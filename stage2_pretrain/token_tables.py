@@ -13,6 +13,7 @@ from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.shards import Rows
 from hardmask.stage2_pretrain.annotation_source import Source, accumulate
 from hardmask.stage2_pretrain.function_words import function_words
+from hardmask.stage2_pretrain.ngram_counts import firsts
 from hardmask.stage2_pretrain.token_text import token_bytes
 
 FRACTION_BITS = 16  # of idf, semantic and syntax: values are multiples of 2⁻¹⁶
@@ -43,7 +44,8 @@ def inverse_document_frequency(source: Source) -> np.ndarray:
         for rows in batches:
             content = ~source.special[rows.input_ids]
             document, ids = documents_of(rows)[content], rows.input_ids[content].astype(np.int64)
-            pairs = np.unique(document * len(seen) + ids)
+            pairs = np.sort(document * len(seen) + ids)
+            pairs = pairs[firsts(pairs)]
             document, ids = np.divmod(pairs, len(seen))
             again = (document == open_document) & seen[ids]  # a document that began in the batch before
             counts["documents"][0] += len(np.unique(document)) - bool((document == open_document).any())
@@ -89,8 +91,10 @@ def semantic(source: Source) -> np.ndarray:
         for rows in batches:
             counts["occurrences"] += np.bincount(rows.input_ids.reshape(-1), minlength=size)
             for keys in _pairs(rows, source.special, column, config.window):
-                found, times = np.unique(keys, return_counts=True)
-                counts["pairs"].reshape(-1)[found] += times.astype(np.uint32)
+                keys.sort()
+                first = firsts(keys)
+                times = np.diff(np.append(first, len(keys)))
+                counts["pairs"].reshape(-1)[keys[first]] += times.astype(np.uint32)
 
     total = int(counted.sum())
     every = max(1, -(-total // config.sample_tokens)) if config.sample_tokens else 1

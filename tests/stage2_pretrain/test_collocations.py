@@ -21,7 +21,8 @@ from hardmask.pipeline.words import WordTable, word_ids, word_starts
 from hardmask.stage2_pretrain.annotate import make_annotation
 from hardmask.stage2_pretrain.annotation_source import AnnotateConfig
 from hardmask.stage2_pretrain.collocation_units import Segmenter, entry_key
-from hardmask.stage2_pretrain.collocations import SHARES
+from hardmask.stage2_pretrain.collocations import SHARES, best_of_levels, pair_key
+from hardmask.stage2_pretrain.ngram_counts import Counted, KeyTable
 from hardmask.stage2_pretrain.word_runs import WordReader
 
 PLANTED = ["orka linu", "sed vimo tal", "pano riku sela dora", "mi ku ra ve so"]
@@ -155,6 +156,25 @@ def test_planted_collocations_are_units(annotated):
             assert [int(marks[sequence][first]) for first in firsts[at : at + 4]] == [1, 0, 0, 0]
             whole += 1
     assert whole > 50
+
+
+def counted(keys, counts):
+    """A level of n-grams out of 1,000, and the id of each key."""
+    order = np.argsort(keys)
+    ids = {index: place for place, index in enumerate(order.tolist())}
+    return Counted(KeyTable(keys[order]), np.array(counts)[order], np.empty(0, dtype=np.int64), 1000), ids
+
+
+def test_an_n_gram_is_held_against_splits_into_more_than_two_parts(tmp_path):
+    """Of "a b c", whose pairs are rarer than chance, the best split is that into three words."""
+    words, word = counted(np.array([3, 1, 2], dtype=np.uint64), [250, 250, 250])
+    left, right = (np.array([word[first] for first in firsts]) for firsts in ((0, 1), (1, 2)))
+    pairs, pair = counted(pair_key(left, right), [20, 20])
+    triples, _ = counted(pair_key(np.array([pair[0]]), np.array([pair[1]])), [15])
+    none, _ = counted(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
+    found = best_of_levels([words, pairs, triples, none, none], 8, tmp_path)
+    assert found[3][1].tolist() == pytest.approx([2 * math.log(0.015) - 3 * math.log(0.25)])
+    assert found[2][1].tolist() == pytest.approx([2 * math.log(0.02) - 2 * math.log(0.25)] * 2)
 
 
 # Choosing among overlapping entries --------------------------------------------------------------------------------

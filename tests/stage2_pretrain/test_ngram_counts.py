@@ -25,9 +25,9 @@ def chunks_of(seed):
     return found
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1))
-def test_unmix_is_the_inverse_of_mix(values):
-    array = np.array(values, dtype=np.uint64)
+def test_unmix_is_the_inverse_of_mix():
+    drawn = np.random.default_rng(0).integers(0, 2**64, size=5000, dtype=np.uint64)
+    array = np.concatenate([drawn, 2**64 - 1 - np.arange(100, dtype=np.uint64), np.arange(100, dtype=np.uint64)])
     assert (unmix(mix(array)) == array).all()
     assert (mix(unmix(array)) == array).all()
 
