@@ -178,9 +178,7 @@ def _mlm_shape(mlm: MlmConfig, folder: RunFolder, vocabulary: int, length: int) 
     inside = folder.path / mlm.init
     if inside.exists() or (mlm.init != "scratch" and not mlm.init.startswith("mlm/")):
         try:
-            there: Any = AutoConfig.from_pretrained(
-                inside if inside.exists() else mlm.init, trust_remote_code=False
-            )
+            there: Any = AutoConfig.from_pretrained(inside if inside.exists() else mlm.init, trust_remote_code=False)
             return Shape(there.num_hidden_layers, there.hidden_size, there.intermediate_size, there.vocab_size, length)
         except (OSError, ValueError, AttributeError):
             pass
