@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hardmask.pipeline import stopping
 from hardmask.pipeline.errors import Stopped, UserError
+from hardmask.pipeline.rendezvous import store_of_attempt
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +93,13 @@ def start(device: str) -> Ranks:
     if not dist.is_initialized():
         # Stages that one process does alone (tokens, scoring) keep the others waiting for as long as they take.
         kind = choose_device(device, ranks).type
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=datetime.timedelta(days=7))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+            store=store_of_attempt(ranks.rank, world),
+            rank=ranks.rank,
+            world_size=world,
+            timeout=datetime.timedelta(days=7),
+        )
     return ranks
 
 

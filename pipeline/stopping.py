@@ -146,8 +146,11 @@ def _watch(reading: int, grace_seconds: float) -> None:
 
 
 def _end() -> None:
-    # Not through sys.stderr: the main thread may hold its lock.
-    os.write(2, f"{LINE}\n".encode())
+    writable = select.poll()
+    writable.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):  # whoever read it may have ended
+        if writable.poll(100):  # or have stopped reading
+            os.write(2, f"{LINE}\n".encode())  # not through sys.stderr: the main thread may hold its lock
     os._exit(STOPPED)
 
 

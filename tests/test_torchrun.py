@@ -178,7 +178,7 @@ def test_torchrun_restarts_a_killed_process_and_all_go_on(warm, scored, pair, tm
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "3", "--nproc-per-node", "2",
          str(Path(__file__).parent / "support/ranks.py"), str(run.log), *run.words],
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True, text=True, check=False, timeout=1_800,
         env={**os.environ, **faults.ENVIRONMENT, "DIES": "1 7 SIGKILL"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-3000:]

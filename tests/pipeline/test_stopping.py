@@ -203,6 +203,17 @@ def test_an_interpreter_that_does_not_come_to_its_end_is_ended():
     assert ended(process)[0] == STOPPED
 
 
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_process_ends_where_nobody_reads_its_last_line(reader):
+    process = program(IN_C if reader == "gone" else f"os.set_blocking(2, False)\nwhile True:\n    try:\n        "
+                      f"os.write(2, b'x' * 4096)\n    except BlockingIOError:\n        break\n"
+                      f"os.set_blocking(2, True)\n{textwrap.dedent(IN_C)}")  # fmt: skip
+    if reader == "gone":
+        process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == STOPPED
+
+
 def test_a_forked_child_has_its_own_signals():
     with running():
         child = os.fork()
