@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
+from text_run import make_text_run
 
 from hardmask.pipeline.config import MlmConfig
 from hardmask.pipeline.distributed import Ranks
@@ -21,6 +22,7 @@ from hardmask.pipeline.training import train
 from hardmask.stage2_pretrain.masking import requirements
 from hardmask.stage2_pretrain.mlm import MaskedTokens, new_mlm
 from hardmask.stage2_pretrain.presets import PRESETS
+from hardmask.stage2_pretrain.strategy_data import strategy_data
 from hardmask.stage2_pretrain.token_loss import TokenLoss
 
 CPU = torch.device("cpu")
@@ -86,6 +88,28 @@ def test_annotations_come_with_their_rows(folder):
         assert len(batch) > 10
         assert torch.equal(batch.columns["pmi"].long(), (batch.sequence_id % 251)[:, None].expand(-1, synthetic.LENGTH))
     assert to_batch(*OrderedRows(folder, order).read(0, 4), CPU).columns == {}
+
+
+def test_what_a_strategy_needs_of_a_run_is_made_once_and_read(tmp_path, capsys):
+    documents = [f"New York has {n} streets, and so has San Francisco in the west." for n in range(60)]
+    run = make_text_run(tmp_path, documents)
+    masking = MaskingConfig(preset="mixture", mixture=("pmi", "frequency", "whole-word"))
+    data = strategy_data(masking, run, Ranks(), quiet=True)
+    tokens = run.shards("tokens")
+    rows, columns = tokens.read_batch(0, 0), data.columns.read(0, 0)
+    assert columns["pmi"].shape == rows.input_ids.shape
+    assert 0 < columns["pmi"].sum() < rows.input_ids.size
+    vocabulary = tokens.manifest["metadata"]["vocabulary"]
+    assert {name: values.shape for name, values in data.tables.items()} == {
+        "frequency": (vocabulary,), "words": (vocabulary,),
+    }  # fmt: skip
+    made = [path.stat().st_mtime_ns for path in sorted((run.path / "annotations").glob("*/done.json"))]
+    capsys.readouterr()
+    strategy_data(masking, run, Ranks(), quiet=False)
+    assert made == [path.stat().st_mtime_ns for path in sorted((run.path / "annotations").glob("*/done.json"))]
+    assert len(made) == 2
+    assert "annotate" not in capsys.readouterr().err, "nothing left to make"
+    assert strategy_data(MaskingConfig(), run, Ranks(), quiet=True).columns is None
 
 
 def test_padding_of_every_copy_is_left_out(folder):
