@@ -47,7 +47,7 @@ def test_every_document_is_in_one_unit_and_a_held_out_unit_spans_many(scale, mon
 def test_it_measures_and_writes_between_its_marks(scale, tmp_path, monkeypatch):
     page = tmp_path / "scale.md"
     page.write_text(f"before\n{scale.BEGIN}old\n{scale.END}after\n")
-    monkeypatch.setattr(scale.sys, "argv", ["scale.py", "--units", "40", "--out", str(page)])
+    monkeypatch.setattr(scale.sys, "argv", ["scale.py", "--units", "120", "--out", str(page)])
     monkeypatch.setattr(scale, "UNIT_BYTES", 300_000)
     assert scale.main() == 0
     text = page.read_text()
@@ -55,4 +55,4 @@ def test_it_measures_and_writes_between_its_marks(scale, tmp_path, monkeypatch):
     assert text.endswith(f"{scale.END}after\n")
     assert "old" not in text
     assert all(f"| {step} | " in text for step in scale.STEPS)
-    assert "40 units" in text
+    assert "120 units" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -184,27 +185,29 @@ def test_leftovers_of_killed_writers_go_with_the_next_save(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """No file of this process grows past 2,000 bytes."""
+    """No file of this process grows past 2,000 bytes: not to be left on while pytest itself may write to one."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path, small_files):
+def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path):
     model, optimizer = trained(width=32)
-    with pytest.raises(OSError, match="File too large") as caught:
+    with small_files(), pytest.raises(OSError, match="File too large") as caught:
         checkpoint.save(tmp_path / "checkpoints", model, optimizer, {"step": 1}, keep=2)
     assert caught.value.errno == errno.EFBIG
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_full_disk_leaves_no_part_of_a_model(tmp_path, small_files):
+def test_a_full_disk_leaves_no_part_of_a_model(tmp_path):
     (tmp_path / "training").mkdir()
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(), pytest.raises(OSError, match="File too large"):
         publish_model(tmp_path, tmp_path / "training", write_model(width=32))
     assert [path.name for path in tmp_path.rglob("*")] == ["training"]
 
