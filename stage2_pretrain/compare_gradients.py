@@ -43,9 +43,6 @@ from hardmask.stage2_pretrain.strategy_data import strategy_data
 if TYPE_CHECKING:
     from hardmask.stage2_pretrain.compare import CompareRun
 
-TOKENS_A_GROUP = 3
-"""Maskable tokens of a text for each group of the strategy with most groups; all strategies have the same texts."""
-
 
 def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], mlm: MlmConfig) -> None:
     """Write JSON, CSV, a table and pictures into `compare/gradients/`, and print the table. What is there is kept."""
@@ -64,7 +61,7 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         "seed": mlm.seed if mlm.init == "scratch" else None,
         "hardness": shards.manifest["fingerprint"],
         "device": device.type,
-        "least_tokens": TOKENS_A_GROUP * most,
+        "least_tokens": most,
     }
 
     def found(name: str, arm: Arm, gradients: int, measure: Callable[[MaskedTokens, Batch, Step], Any]) -> Any:
@@ -73,7 +70,7 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         def make() -> Any:
             data = strategy_data(arm.masking, folder, distributed.Ranks(), quiet=run.quiet)
             objective = MaskedTokens(model, shards.manifest["metadata"], arm.masking, tables=data.tables).to(device)
-            batch = texts(shards, settings.texts, TOKENS_A_GROUP * most, data.columns, objective.vocabulary, device)
+            batch = texts(shards, settings.texts, most, data.columns, objective.vocabulary, device)
             with bar(f"gradients, {name}", len(batch) * gradients, quiet=run.quiet, unit="gradient") as progress:
                 return measure(objective, batch, progress.update)
 

@@ -44,7 +44,7 @@ class Sketch:
 def row_gradients(objective: MaskedTokens, tensors: dict[str, Tensor], sketch: Sketch) -> np.ndarray:
     """[B, D] float32: for each row the gradient of its mean loss over its masks, without dropout.
 
-    `tensors`: as of `objective.prepare`; every row has a mask. In full precision on every device.
+    `tensors`: as of `objective.prepare`; of a row without masks it is 0. In full precision on every device.
     """
     objective.eval()
     parameters = [parameter for parameter in objective.model.parameters() if parameter.requires_grad]
@@ -52,7 +52,7 @@ def row_gradients(objective: MaskedTokens, tensors: dict[str, Tensor], sketch: S
     for row in range(len(tensors["weights"])):
         one = {name: tensor[row : row + 1] for name, tensor in tensors.items()}
         loss, _ = objective(**one)
-        gradients = torch.autograd.grad(loss / one["weights"].sum(), parameters, materialize_grads=True)
+        gradients = torch.autograd.grad(loss / one["weights"].sum().clamp_min(1), parameters, materialize_grads=True)
         found.append(sketch(gradients))
     values: np.ndarray = torch.stack(found).float().cpu().numpy()
     return values
