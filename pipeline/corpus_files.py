@@ -27,6 +27,7 @@ CODECS: dict[str, Callable[[Any], Any]] = {
     ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
 }
 DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
+AHEAD = 8_000_000  # unpacked bytes
 STOP_CHARACTERS = 1_000_000  # between places of a text at which reading can begin
 
 
@@ -39,7 +40,8 @@ class Cursor:
         self.skip = 0
         """Documents given since `at`; counted by who takes them."""
         self.share: Callable[[], float | None] = lambda: None
-        """The share of the part that is read so far, to within a block; None where a reader cannot tell."""
+        """The share of the part that is given so far, None where a reader cannot tell. May be asked once, at the end:
+        a compressed file is read on a bit, to see how it is compressed."""
 
     def passed(self, at: int) -> None:
         """Said by a reader before a document at which it can begin."""
@@ -71,7 +73,7 @@ def open_bytes(location: str, cursor: Cursor) -> Iterator[BinaryIO]:
         else:
             opened = open(location, "rb")  # noqa: SIM115 (closed below)
         with opened as raw, codec(raw) as stream:
-            cursor.share = _share_of(raw)
+            cursor.share = _share_of(raw, stream)
             yield stream
     except PermissionError as error:
         raise UserError("it may not be read", where=location, mend="Give yourself the right to read it") from error
@@ -80,14 +82,20 @@ def open_bytes(location: str, cursor: Cursor) -> Iterator[BinaryIO]:
         raise UserError(what, where=location, mend="The file is damaged or cut short; make it again") from error
 
 
-def _share_of(file: BinaryIO) -> Callable[[], float | None]:
-    """How far a file is read, asked while it is open."""
-    if not file.seekable():
+def _share_of(raw: BinaryIO, stream: BinaryIO) -> Callable[[], float | None]:
+    """How far `stream`, which unpacks `raw` or is the same, is read: by what is read of `raw`."""
+    if not raw.seekable():
         return lambda: None
-    at = file.tell()
-    size = file.seek(0, io.SEEK_END)
-    file.seek(at)
-    return lambda: file.tell() / size if size else 1.0
+    at = raw.tell()
+    size = raw.seek(0, io.SEEK_END)
+    raw.seek(at)
+
+    def share() -> float:
+        given = stream.tell()
+        unpacked = given if stream is raw else given + len(stream.read(AHEAD))  # codecs take in blocks of up to 900 kB
+        return raw.tell() / size * given / unpacked if unpacked else 1.0
+
+    return share
 
 
 @contextlib.contextmanager
@@ -130,5 +138,5 @@ def open_seekable(location: str, cursor: Cursor) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile() as unpacked:
             shutil.copyfileobj(stream, unpacked, 1 << 20)
             unpacked.seek(0)
-            cursor.share = _share_of(unpacked)
+            cursor.share = _share_of(unpacked, unpacked)
             yield unpacked

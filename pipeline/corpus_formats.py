@@ -7,11 +7,12 @@ Parquet and Arrow go through pyarrow, which shows the column without decoding th
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 import pyarrow as pa
@@ -105,13 +106,13 @@ def _read_parquet(location: str, field: str, cursor: Cursor) -> Iterator[str]:
     with open_seekable(location, cursor) as file:
         table = pq.ParquetFile(file, buffer_size=1 << 20)
         _check_field(field, table.schema_arrow.names, location)
-        rows, given = table.metadata.num_rows, 0
-        cursor.share = lambda: given / rows if rows else 1.0
+        rows, before = table.metadata.num_rows, 0
+        cursor.share = lambda: (before + cursor.skip) / rows if rows else 1.0
         for group in range(cursor.at, table.num_row_groups):  # one by one: else several are held at a time
             cursor.passed(group)
             for batch in table.iter_batches(batch_size=ROWS, row_groups=[group], columns=[field]):
-                given += len(batch)
                 yield from _column_texts(batch.column(field), field, location)
+            before += table.metadata.row_group(group).num_rows
 
 
 def _read_arrow(location: str, field: str, cursor: Cursor) -> Iterator[str]:
@@ -131,7 +132,23 @@ def _read_arrow(location: str, field: str, cursor: Cursor) -> Iterator[str]:
             stream = pa.ipc.open_stream(file)
             _check_field(field, stream.schema.names, location)
             batches = itertools.islice(stream, cursor.at, None)
-        yield from _batch_texts(batches, field, location, cursor)
+        yield from _batch_texts(_placed(batches, file, cursor), field, location, cursor)
+
+
+def _placed(batches: Iterator[pa.RecordBatch], file: BinaryIO, cursor: Cursor) -> Iterator[pa.RecordBatch]:
+    """The batches of a part, from whose places in its file the cursor knows which share is given."""
+    size = file.seek(0, io.SEEK_END)
+    begin = 0
+    file.seek(begin)
+    for batch in batches:
+        end = file.tell()
+        cursor.share = functools.partial(_share_within, cursor, begin, end, max(1, len(batch)), size)
+        yield batch
+        begin = end
+
+
+def _share_within(cursor: Cursor, begin: int, end: int, rows: int, size: int) -> float:
+    return (begin + (end - begin) * cursor.skip / rows) / size
 
 
 def _batch_texts(batches: Iterator[Any], field: str, where: str, cursor: Cursor) -> Iterator[str]:
@@ -160,14 +177,14 @@ def _read_hub(location: str, field: str, cursor: Cursor) -> Iterator[str]:
         raise UserError(f"cannot be opened: {error}", where=where, mend=mend) from error
 
     rows = data.info.splits[split].num_examples if data.info.splits and split in data.info.splits else 0
-    given = 0
-    cursor.share = lambda: given / rows if rows else None
+    before = 0
+    cursor.share = lambda: (before + cursor.skip) / rows if rows else None
 
     def batches() -> Iterator[Any]:
-        nonlocal given
+        nonlocal before
         try:
             for number, batch in enumerate(data.with_format("arrow").iter(batch_size=ROWS)):
-                given += len(batch)
+                before = number * ROWS
                 if number >= cursor.at:  # those before are fetched, but their texts not made
                     _check_field(field, batch.column_names, where)
                     yield batch

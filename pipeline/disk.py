@@ -12,7 +12,7 @@ from hardmask.pipeline.errors import UserError
 
 MARGIN = 1.1  # estimates come from samples
 IDS_BYTES = 1.4  # of a token's id in a shard, behind zstd: 1.30 to 1.41 (English, BPE of 4,096 and 50,265 entries)
-HARDNESS_BYTES = 4.3  # of a token's two perplexities behind zstd
+HARDNESS_BYTES = 4.4  # of a token's two perplexities behind zstd: 4.40 for the demo and its LMs
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "StorageFull")

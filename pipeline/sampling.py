@@ -18,7 +18,7 @@ from hardmask.pipeline.shard_folder import TRAIN
 from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer, train_tokenizer
 from hardmask.pipeline.tokens import read_plan
 
-PARTS = 20  # sampled at most, spread evenly
+PARTS = 10  # sampled at most, spread evenly
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Seen:
 
 
 def sample_corpus(sources: Sequence[Source], config: CorpusConfig, sample_bytes: int) -> CorpusSample:
-    """Read the beginnings of up to 20 parts, spread evenly over the corpus, `sample_bytes` of text in all."""
+    """Read the beginnings of up to 10 parts, spread evenly over the corpus, `sample_bytes` of text in all."""
     parts = [(index, part) for index, source in enumerate(sources) for part in source.parts]
     chosen = np.unique(np.linspace(0, len(parts) - 1, min(len(parts), PARTS)).astype(int))
     limit = min(sample_bytes, config.max_bytes or sample_bytes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import shutil
 
 import numpy as np
@@ -11,19 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import zstandard
 from torch.utils.flop_counter import FlopCounterMode
 
 from hardmask.pipeline import sampling
 from hardmask.pipeline.config import AlmConfig, CorpusConfig, MlmConfig, TokenizerConfig, TokensConfig
-from hardmask.pipeline.corpus import open_sources
+from hardmask.pipeline.corpus import open_sources, read_documents
 from hardmask.pipeline.costs import Shape
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.plan import PlanRun, make_plan_report, print_plan, report_json, table
 from hardmask.pipeline.recipes import demo
 from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.sampling import sample_corpus
+from hardmask.pipeline.tokenizer import train_tokenizer
 from hardmask.pipeline.tokens import make_tokens
 
+PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
 
@@ -44,16 +49,25 @@ def write_corpus(folder, kind, files=12, documents=100):
         else:
             lines = [json.dumps({"text": text, "n": 1}) for text in texts] if "jsonl" in kind else texts
             content = ("\n" if "jsonl" in kind else "\n\n").join(lines).encode()
-            path.write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+            path.write_bytes(PACK.get(path.suffix, bytes)(content))
     return folder
 
 
-def run_on(*paths, **settings):
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tokenizer folder, so that not every test trains one."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    rng = np.random.default_rng(1)
+    train_tokenizer(iter(["".join(rng.choice([*SYLLABLES, " "], size=4_000))]), 400).save(folder)
+    return folder
+
+
+def run_on(*paths, tokenizer, **settings):
     corpus = {name: settings.pop(name) for name in ("max_bytes",) if name in settings}
     return PlanRun(
         quiet=True,
         corpus=CorpusConfig(path=tuple(map(str, paths)), **corpus),
-        tokenizer=TokenizerConfig(vocabulary=400),
+        tokenizer=TokenizerConfig(path=str(tokenizer)),
         tokens=TokensConfig(sequence_length=32, unit_bytes=60_000, held_out=0.05),
         alm=AlmConfig(layers=2, width=16, heads=2, ffn=32),
         mlm=MlmConfig(layers=2, width=16, heads=2, ffn=32, init=demo().run.mlm.init),
@@ -62,27 +76,40 @@ def run_on(*paths, **settings):
     )
 
 
-@pytest.mark.parametrize("kind", ["txt", "txt.gz", "jsonl", "parquet", "arrow"])
-def test_a_plan_is_within_5_percent_of_what_is_made(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(sampling, "PARTS", 6)
-    corpus, folder = write_corpus(tmp_path / "corpus", kind), RunFolder(tmp_path / "run")
-    run = run_on(corpus)
+def test_a_plan_is_within_5_percent_of_what_is_made(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(sampling, "PARTS", 2)
+    corpus, folder = write_corpus(tmp_path / "corpus", "txt", files=3, documents=300), RunFolder(tmp_path / "run")
+    run = run_on(corpus, tokenizer=tokenizer)
     planned = make_plan_report(run, folder).size
     assert not folder.path.exists(), "nothing is written"
     make_tokens(run, folder)
     made = make_plan_report(run, folder).size
     assert not planned.exact
     assert made.exact
-    assert planned.text_bytes > 3 * run.sample_bytes, "the sample is a part"
+    assert planned.text_bytes > 2.5 * run.sample_bytes, "the sample is a part"
     for name in ("documents", "text_bytes", "tokens", "sequences", "training_sequences", "shard_bytes"):
-        tolerance = 0.15 if name == "documents" else 0.05  # their lengths scatter, the sample is small
+        tolerance = 0.1 if name == "documents" else 0.05  # their lengths scatter, the sample is small
         assert getattr(planned, name) == pytest.approx(getattr(made, name), rel=tolerance), name
     assert planned.units == pytest.approx(made.units, abs=1)
 
 
-def test_a_planned_corpus_is_known_exactly(tmp_path):
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "txt.xz", "txt.bz2", "txt.zst", "jsonl", "parquet", "arrow"])
+def test_the_size_of_a_corpus_is_known_from_a_sample(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(sampling, "PARTS", 2)
+    corpus = write_corpus(tmp_path / "corpus", kind, files=3, documents=1_500)
+    config = CorpusConfig(path=(str(corpus),))
+    sources = open_sources(config, tmp_path)
+    texts = [text for _, text in read_documents(sources, config)]
+    sample = sample_corpus(sources, config, 400_000)
+    assert not sample.whole
+    assert sample.total_text_bytes > 2.5 * sample.text_bytes
+    assert sample.total_text_bytes == pytest.approx(sum(len(text) for text in texts), rel=0.05)
+    assert sample.total_documents == pytest.approx(len(texts), rel=0.07)
+
+
+def test_a_planned_corpus_is_known_exactly(tmp_path, tokenizer):
     corpus, folder = write_corpus(tmp_path / "corpus", "txt"), RunFolder(tmp_path / "run")
-    run = run_on(corpus)
+    run = run_on(corpus, tokenizer=tokenizer)
     make_tokens(run, folder)
     made = make_plan_report(run, folder).size
     (folder.tokens / "done.json").unlink()
@@ -102,7 +129,7 @@ def test_a_sample_of_everything_is_exact(tmp_path):
     assert sample_corpus(open_sources(few, tmp_path), few, 10**9).total_text_bytes == 5_000
 
 
-def test_a_part_of_unknown_size_is_said(tmp_path, monkeypatch):
+def test_a_part_of_unknown_size_is_said(tmp_path, tokenizer, monkeypatch):
     corpus = write_corpus(tmp_path / "corpus", "txt", files=2)
     config = CorpusConfig(path=(str(corpus),))
     monkeypatch.setattr(
@@ -111,13 +138,13 @@ def test_a_part_of_unknown_size_is_said(tmp_path, monkeypatch):
     sample = sample_corpus(open_sources(config, tmp_path), config, 10_000)
     assert [part[-6:] for part in sample.unknown] == ["01.txt"]
     assert sample.total_documents == 1
-    run, folder = run_on(corpus), RunFolder(tmp_path / "run")
+    run, folder = run_on(corpus, tokenizer=tokenizer), RunFolder(tmp_path / "run")
     assert "unknown     the size of" in table(make_plan_report(run, folder))
 
 
-def test_what_does_not_fit_is_refused_behind_the_table(tmp_path, capsys, monkeypatch):
+def test_what_does_not_fit_is_refused_behind_the_table(tmp_path, tokenizer, capsys, monkeypatch):
     corpus, folder = write_corpus(tmp_path / "corpus", "txt", files=2), RunFolder(tmp_path / "run")
-    run = run_on(corpus, machines=4)
+    run = run_on(corpus, tokenizer=tokenizer, machines=4)
     needed = make_plan_report(run, folder).needed_bytes
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(needed)))
@@ -132,9 +159,9 @@ def test_what_does_not_fit_is_refused_behind_the_table(tmp_path, capsys, monkeyp
     assert make_plan_report(run, folder).needed_bytes < needed, "what is there is not needed again"
 
 
-def test_json_adds_up(tmp_path, capsys):
+def test_json_adds_up(tmp_path, tokenizer, capsys):
     corpus, folder = write_corpus(tmp_path / "corpus", "txt", files=2), RunFolder(tmp_path / "run")
-    run = run_on(corpus, json=True)
+    run = run_on(corpus, tokenizer=tokenizer, json=True)
     print_plan(run, folder)
     said = json.loads(capsys.readouterr().out)
     report = make_plan_report(run, folder)
