@@ -7,17 +7,18 @@ file system has it as an exclusive link, object stores as a put under the condit
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import UserError, brief
 from hardmask.pipeline.publish import (
     fsync_path,
     lock,
@@ -27,6 +28,8 @@ from hardmask.pipeline.publish import (
     write_text,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 READ_AHEAD = 1 << 20  # bytes of a range request: a record batch of 256 × 512 tokens takes about 0.8 MB
 
 
@@ -139,6 +142,22 @@ class LocalStore(Store):
         remove_abandoned(self.root / ".tmp")
 
 
+def _reached(operation: Callable[Concatenate[ObjectStore, P], T]) -> Callable[Concatenate[ObjectStore, P], T]:
+    """Whatever a store's driver raises, but for what callers ask for, said in a line: each driver has its own kinds."""
+
+    @functools.wraps(operation)
+    def run(self: ObjectStore, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return operation(self, *args, **kwargs)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:
+            mend = "Check the URL, the network and your rights there, and run the same command again"
+            raise UserError(f"the store cannot be used: {brief(error)}", where=self.url, mend=mend) from error
+
+    return run
+
+
 class ObjectStore(Store):
     """Objects behind a URL. Temporaries lie on this machine (TMPDIR says where)."""
 
@@ -160,10 +179,12 @@ class ObjectStore(Store):
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}".rstrip("/")
 
+    @_reached
     def read(self, name: str) -> bytes:
         data: bytes = self.system.cat_file(self._path(name))
         return data
 
+    @_reached
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         if not names:
             return []
@@ -172,12 +193,14 @@ class ObjectStore(Store):
             return [found]
         return [found[self._path(name)] for name in names]
 
+    @_reached
     def size(self, name: str) -> int | None:
         try:
             return int(self.system.info(self._path(name))["size"])
         except FileNotFoundError:
             return None
 
+    @_reached
     def names(self, folder: str) -> set[str]:
         try:
             found = self.system.ls(self._path(folder), detail=False)
@@ -185,12 +208,15 @@ class ObjectStore(Store):
             return set()
         return {path.rstrip("/").rpartition("/")[2] for path in found} - {""}
 
+    @_reached
     def open(self, name: str) -> pa.NativeFile:
         return pa.PythonFile(self.system.open(self._path(name), "rb", block_size=READ_AHEAD), mode="r")
 
+    @_reached
     def write(self, name: str, text: str) -> None:
         self.system.pipe_file(self._path(name), text.encode())
 
+    @_reached
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.system.rm_file(self._path(name))
@@ -203,6 +229,7 @@ class ObjectStore(Store):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    @_reached
     def publish(self, temporary: Path, name: str) -> bool:
         try:
             self.system.put_file(str(temporary), self._path(name), mode="create")

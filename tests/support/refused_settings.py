@@ -114,9 +114,9 @@ WORDS = (
     ),
     Case(
         "a store without its driver",
-        f"tokens demo {NEW} --store s3://bucket/x",
-        ("s3://bucket/x", "s3fs", "install its driver"),
-        patch=_without("s3fs"),
+        f"tokens demo {NEW} --store gs://bucket/x",
+        ("gs://bucket/x", "gcsfs", "install its driver"),
+        patch=_without("gcsfs"),
     ),
     Case(
         "an out that is a file",
