@@ -12,6 +12,11 @@ import torch.distributed as dist
 from hardmask.pipeline import rendezvous
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(rendezvous, "MEETING", datetime.timedelta(seconds=10))
+
+
 def attempt(store, world, late):
     """The names of one attempt's processes; `late` comes after the others."""
 
