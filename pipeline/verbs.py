@@ -90,6 +90,7 @@ VERBS = {
         "hardmask.stage2_pretrain.compare:compare",
         "masking strategies over seeds, all else equal, into compare/",
         settings="hardmask.stage2_pretrain.compare:CompareRun",
+        groups=("mlm", "glue"),
     ),
 }
 STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads

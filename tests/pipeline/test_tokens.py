@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+from measure_memory import rss_of_function
 
 from hardmask.pipeline import tokens
 from hardmask.pipeline.config import CorpusConfig, Run, TokenizerConfig, TokensConfig
@@ -334,6 +335,22 @@ def test_documents_lost_from_a_file_of_the_same_size_are_missed(tmp_path):
     text.write_text("\n\n".join(documents[:3]).ljust(size))
     with pytest.raises(UserError, match="unit 4 is not in it any more"):
         make_tokens(run, folder)
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/0.txt").write_text("\n\n".join(words(4, size=250) * 250))
+    run = run_on(tmp_path / "corpus", unit_bytes=250_000, held_out=0.0)
+    run = dataclasses.replace(run, tokenizer=TokenizerConfig(vocabulary=2_000))  # a token a word, which is faster
+    small = rss_of_function(lambda: make_tokens(run, RunFolder(tmp_path / "small")))
+    for copy in range(1, 10):
+        shutil.copy(tmp_path / "corpus/0.txt", tmp_path / f"corpus/{copy}.txt")
+    large = rss_of_function(lambda: make_tokens(run, RunFolder(tmp_path / "large")))
+    text_mb = read_plan(RunFolder(tmp_path / "large")).text_bytes / 1e6
+    assert text_mb > 10
+    assert len(shards_of(RunFolder(tmp_path / "large"))) > 30
+    print("RSS", small, large, text_mb)
+    assert large - small < text_mb / 2, "not even the text is kept"
 
 
 def test_shards_that_do_not_fit_are_refused_before_the_first(tmp_path, monkeypatch):
