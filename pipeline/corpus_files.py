@@ -91,7 +91,10 @@ def _share_of(raw: BinaryIO, stream: BinaryIO) -> Callable[[], float | None]:
     raw.seek(at)
 
     def share() -> float:
-        given = stream.tell()
+        try:
+            given = stream.tell()
+        except OSError:  # Arrow's reader of .zst does not say: to within a block
+            return raw.tell() / size if size else 1.0
         unpacked = given if stream is raw else given + len(stream.read(AHEAD))  # codecs take in blocks of up to 900 kB
         return raw.tell() / size * given / unpacked if unpacked else 1.0
 

@@ -154,6 +154,7 @@ class PairCovariance:
     """Of the gradients of two masks of a text that have a given share of positions in common."""
 
     overlap: float
+    """Share of a mask's positions that the other has too; mean over texts."""
     hamming: float
     """Positions in which the masks differ; mean over texts."""
     covariance: float
@@ -176,7 +177,8 @@ def pair_covariances(
     rng = np.random.default_rng(seed)
     maskable = _maskable(objective, batch)
     sizes = np.array([_masks_of(len(places), objective.masking.rate) for places in maskable])
-    shares = [share for share in OVERLAPS if all(_fits(share, m, len(p)) for m, p in zip(sizes, maskable, strict=True))]
+    kept = {tuple(np.rint(share * sizes)): share for share in OVERLAPS}  # short masks have fewer overlaps than that
+    shares = [s for s in kept.values() if all(_fits(s, m, len(p)) for m, p in zip(sizes, maskable, strict=True))]
     if not shares:
         raise UserError("no two masks of a text fit into it", where="--masking.rate", mend="Give a smaller share")
     found = []
@@ -192,7 +194,7 @@ def pair_covariances(
     covariances, variances = paired_products(np.stack(found, axis=1))
     return [
         PairCovariance(
-            share,
+            float(np.mean([round(share * m) / m for m in sizes])),
             float(np.mean([2 * (m - round(share * m)) for m in sizes])),
             *mean_interval(covariances[:, number], seed),
             correlation=float(covariances[:, number].mean() / variances.mean()),

@@ -127,7 +127,7 @@ def test_gradients_are_measured_once(folder, compared, capsys, monkeypatch):
     few = GradientConfig(texts=4, masks=2, divisions=2, pairs=2, dimensions=32)
     run = settings(seeds=(0,), gradients=True, gradient=few)
     compare(run, folder)
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     for expected in ("sharp *", "another loss", "times the variance of independent", "Hamming", "a random projection"):
         assert expected in shown, expected
     target = folder.path / "compare" / "gradients"
