@@ -93,7 +93,7 @@ def test_a_plan_is_near_what_is_made(tmp_path, tokenizer, monkeypatch):
     assert planned.units == pytest.approx(made.units, abs=1)
 
 
-@pytest.mark.parametrize("kind", ["txt", "txt.gz", "txt.xz", "txt.bz2", "txt.zst", "jsonl", "parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "txt.xz", "txt.bz2", "jsonl", "parquet", "arrow"])
 def test_the_size_of_a_corpus_is_known_from_a_sample(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(sampling, "PARTS", 2)
     corpus = write_corpus(tmp_path / "corpus", kind, files=3, documents=1_500)
