@@ -137,8 +137,8 @@ def _read_arrow(location: str, field: str, cursor: Cursor) -> Iterator[str]:
 
 def _placed(batches: Iterator[pa.RecordBatch], file: BinaryIO, cursor: Cursor) -> Iterator[pa.RecordBatch]:
     """The batches of a part, from whose places in its file the cursor knows which share is given."""
+    begin = file.tell()  # a stream is read on from here: its schema is behind
     size = file.seek(0, io.SEEK_END)
-    begin = 0
     file.seek(begin)
     for batch in batches:
         end = file.tell()

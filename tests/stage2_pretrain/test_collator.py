@@ -87,7 +87,7 @@ def trained(rows, out, workers, *, stop=None, resume=False):
     arguments = TrainingArguments(
         output_dir=out, per_device_train_batch_size=4, num_train_epochs=2, save_strategy="no", report_to="none",
         remove_unused_columns=False, dataloader_num_workers=workers, disable_tqdm=True, use_cpu=True, seed=0,
-        dataloader_pin_memory=False, logging_strategy="no",
+        dataloader_pin_memory=False, dataloader_persistent_workers=workers > 0, logging_strategy="no",
     )  # fmt: skip
     collator, model = MaskingCollator(CONFIG, VOCABULARY), Recorder()
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator,

@@ -100,7 +100,7 @@ def test_covariances_of_pairs_are_unbiased():
 
 def test_a_sketch_keeps_inner_products_on_average():
     rng = torch.Generator().manual_seed(0)
-    one = torch.randn(300, generator=rng)
+    one = 1 + torch.randn(300, generator=rng)  # a sketch without signs would see the mean
     other = one + torch.randn(300, generator=rng)
     parts = [torch.zeros(100), torch.zeros(20, 10)]
     products = []
