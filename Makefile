@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report plan status verify repair test test-gpu soak bench bench-gpu lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report plan status verify repair test test-gpu soak bench bench-gpu scale lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench: install-dev  ## measure on the CPU into docs/results/: up to 15 minutes o
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/run.py cpu $(ARGS)
 bench-gpu: .links  ## measure on the GPU into docs/results/: up to 7 minutes; PY=python names another Python
 	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) tests/benchmarks/run.py gpu $(ARGS)
+
+scale: install-dev  ## start and resume at 160 GB of text, simulated, into docs/scale.md
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/scale.py $(ARGS)
 
 $(VENV)/triton-3.6: | $(BIN)/python
 	$(BIN)/python -m pip install --no-deps --target $@ triton==3.6.0

@@ -171,8 +171,8 @@ class ScoreConfig:
     """How perplexities are computed."""
 
     batch_tokens: int = 0
-    """Tokens per forward pass; 0: 512 on CPU and 16,896 on CUDA, 128 for each of 132 multiprocessors (ours; the latter
-    not measured yet)."""
+    """Tokens per forward pass; 0: 1,024 on CPU and 16,896 on CUDA, 128 for each of 132 multiprocessors (ours; the
+    latter not measured yet)."""
 
     def __post_init__(self) -> None:
         check_range(self, "--score", "batch_tokens")

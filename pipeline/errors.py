@@ -31,6 +31,14 @@ class NewerFormat(UserError):
         super().__init__(what, where=where, mend="Install a newer hardmask")
 
 
+class Unreachable(UserError):
+    """A store that does not answer: its files may be whole, and must not be made again."""
+
+
+NO_DAMAGE = (NewerFormat, Unreachable)
+"""What is wrong with a file that repair must leave as it is."""
+
+
 def _user_error(what: str, where: str, mend: str) -> UserError:
     return UserError(what, where=where, mend=mend)
 

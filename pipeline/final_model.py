@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from hardmask.pipeline.checkpoint import disk_errors
 from hardmask.pipeline.digests import Digest, digests_of
-from hardmask.pipeline.publish import fsync_path, temporary_name
+from hardmask.pipeline.publish import fsync_path, temporary_folder
 
 
 def publish_model(folder: Path, scratch: Path, write: Callable[[Path], None]) -> dict[str, Digest]:
@@ -18,9 +17,7 @@ def publish_model(folder: Path, scratch: Path, write: Callable[[Path], None]) ->
     `scratch`: an existing folder on the same file system for what is not finished; one process at a time. Raises
     OSError, and leaves nothing there, where the disk is full.
     """
-    beside = scratch / ("." + temporary_name("model"))
-    beside.mkdir()
-    try:
+    with temporary_folder(scratch / "model") as beside:
         with disk_errors(beside):
             write(beside)
         names = sorted(path.name for path in beside.iterdir())
@@ -29,7 +26,5 @@ def publish_model(folder: Path, scratch: Path, write: Callable[[Path], None]) ->
             fsync_path(beside / name)
         for name in names:
             os.replace(beside / name, folder / name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     fsync_path(folder)
     return files

@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.lock import alone
-from hardmask.pipeline.publish import fsync_path, publish_exclusively, temporary_name, write_json, write_text
+from hardmask.pipeline.publish import (
+    fsync_path,
+    publish_exclusively,
+    remove_folder,
+    temporary_name,
+    write_json,
+    write_text,
+)
 from hardmask.pipeline.sealed import write_sealed
 
 if TYPE_CHECKING:
@@ -269,7 +275,7 @@ class Stage:
     def _remove(paths: Iterable[Path]) -> None:
         for path in paths:
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
             else:
                 path.unlink(missing_ok=True)
 

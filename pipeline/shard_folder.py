@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline import shards
-from hardmask.pipeline.errors import NewerFormat, UserError
+from hardmask.pipeline.errors import NO_DAMAGE, NewerFormat, UserError
 from hardmask.pipeline.runfolder import differences
 from hardmask.pipeline.sealed import sealed_text, unsealed
 from hardmask.pipeline.shard_file import ShardFile, write_shard
@@ -116,7 +116,7 @@ class ShardFolder:
             return record
         try:
             return self._adopt(unit, metadata, counts)
-        except NewerFormat:
+        except NO_DAMAGE:
             raise
         except UserError:
             self.set_aside(unit)
@@ -248,7 +248,3 @@ class ShardFolder:
         if shards.fingerprint(shard.metadata) != self.manifest["fingerprint"]:
             raise shard.damaged("it is of another folder")
         return shard
-
-
-def _units(pattern: str, names: Iterable[str]) -> set[int]:
-    return {int(found[1]) for name in names if (found := re.fullmatch(pattern, name))}

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
-from hardmask.pipeline.errors import UserError, brief
+from hardmask.pipeline.errors import Unreachable, UserError, brief
 from hardmask.pipeline.publish import (
     fsync_path,
     lock,
@@ -152,10 +152,31 @@ def _reached(operation: Callable[Concatenate[ObjectStore, P], T]) -> Callable[Co
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
-            mend = "Check the URL, the network and your rights there, and run the same command again"
-            raise UserError(f"the store cannot be used: {brief(error)}", where=self.url, mend=mend) from error
+            raise _unreachable(self.url, error) from error
 
     return run
+
+
+def _unreachable(url: str, error: Exception) -> Unreachable:
+    mend = "Check the URL, the network and your rights there, and run the same command again"
+    return Unreachable(f"the store cannot be used: {brief(error)}", where=url, mend=mend)
+
+
+class _RemoteFile:
+    """An object being read. What its driver raises is `Unreachable`, which no reader takes for damage."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        self.file, self.url = file, url
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data: bytes = self.file.read(size)
+        except Exception as error:
+            raise _unreachable(self.url, error) from error
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # seek, tell, close, closed: without the network
+        return getattr(self.file, name)
 
 
 class ObjectStore(Store):
@@ -210,7 +231,8 @@ class ObjectStore(Store):
 
     @_reached
     def open(self, name: str) -> pa.NativeFile:
-        return pa.PythonFile(self.system.open(self._path(name), "rb", block_size=READ_AHEAD), mode="r")
+        file = self.system.open(self._path(name), "rb", block_size=READ_AHEAD)
+        return pa.PythonFile(_RemoteFile(file, self.where(name)), mode="r")
 
     @_reached
     def write(self, name: str, text: str) -> None:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from hardmask.pipeline import checkpoint, shards
 from hardmask.pipeline.annotations import ANNOTATIONS, annotation_path, annotations_of
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.digests import damage_of_file
-from hardmask.pipeline.errors import NewerFormat, UserError
+from hardmask.pipeline.errors import NO_DAMAGE, UserError
 from hardmask.pipeline.progress import bar
+from hardmask.pipeline.publish import remove_folder
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder
 from hardmask.pipeline.sealed import read_sealed, unsealed
 from hardmask.pipeline.shard_folder import MANIFEST, METADATA, ShardFolder
@@ -87,8 +87,8 @@ def repair(run: Run, folder: RunFolder) -> None:
             _named(ANNOTATE)(name, folder, quiet=run.quiet)
     for finding in findings:
         path = Path(finding.path)
-        if path.name.startswith("step-"):
-            shutil.rmtree(path, ignore_errors=True)
+        if path.name.startswith("step-") and path.is_dir():
+            remove_folder(path)
     left = verify_run(folder, 3, quiet=run.quiet)
     if left:
         raise UserError(left[0].what, where=left[0].path, mend=left[0].mend)
@@ -280,7 +280,7 @@ def _manifest(target: ShardFolder, add: Callable[[str, str], None]) -> dict[str,
 
 
 def _what(error: UserError) -> str:
-    if isinstance(error, NewerFormat):  # no damage, and nothing this version may mend
+    if isinstance(error, NO_DAMAGE):
         raise error
     return error.what
 

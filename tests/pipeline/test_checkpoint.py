@@ -21,7 +21,7 @@ from torch import nn
 from hardmask.pipeline import checkpoint
 from hardmask.pipeline.config import TrainConfig
 from hardmask.pipeline.digests import damage_of_file
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import Stopped, UserError
 from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.lock import alone
 from hardmask.pipeline.runfolder import Stage
@@ -237,6 +237,26 @@ def test_a_final_model_is_known_by_its_digests(tmp_path):
     assert not damage_of_file(tmp_path / "model.safetensors", recorded["model.safetensors"], deep=False)
     (tmp_path / "config.json").unlink()
     assert "missing" in damage_of_file(tmp_path / "config.json", recorded["config.json"])
+
+
+def test_a_training_stopped_while_it_tidies_leaves_no_part_of_a_checkpoint(tmp_path, monkeypatch):
+    stage = Stage(tmp_path / "training", {"a": 1})
+    stage.begin()
+    saved = stage.folder / "checkpoints/step-00000006"
+    saved.mkdir(parents=True)
+    for name in ("model.safetensors", "state.json"):
+        (saved / name).write_text("x")
+
+    def stop(*args, **kwargs):
+        raise Stopped("SIGTERM")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", stop)
+        with pytest.raises(Stopped):
+            stage.tidy()
+    assert not (stage.folder / "checkpoints").exists()
+    stage.tidy()
+    assert sorted(path.name for path in stage.folder.iterdir()) == ["config.json"]
 
 
 # One process a folder

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hardmask.pipeline import shards
-from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.errors import Unreachable, UserError
 from hardmask.pipeline.packing import pack
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 
@@ -166,6 +166,39 @@ def test_a_damaged_shard_whose_writer_died_before_its_record_is_made_again(folde
     path_of(folder, 0).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     assert folder.settle(0, METADATA, counts()) is None
     assert not path_of(folder, 0).exists()
+
+
+class Unplugged:
+    """An object of a store whose network fails after so many reads."""
+
+    def __init__(self, file, reads):
+        self.file, self.reads = file, reads
+
+    def read(self, size=-1):
+        self.reads -= 1
+        if self.reads < 0:
+            raise ConnectionError("the network is down")
+        return self.file.read(size)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2, 3, 4])
+def test_a_shard_that_cannot_be_reached_is_not_taken_for_damaged(tmp_path, monkeypatch, reads):
+    folder = ShardFolder(f"memory://{tmp_path}/{reads}")
+    folder.begin(METADATA)
+    folder.write_unit(0, batches(some_rows(0)), METADATA, counts())
+    folder.finish([0], METADATA)
+    folder.store.remove(folder.record_name(0))
+    driver = type(folder.store.system)
+    opened = driver.open
+    monkeypatch.setattr(driver, "open", lambda self, *args, **how: Unplugged(opened(self, *args, **how), reads))
+    with pytest.raises(Unreachable, match="the store cannot be used: the network is down. Check the URL, the network"):
+        folder.settle(0, METADATA, counts())
+    assert folder.published() == {0}
+    with pytest.raises(Unreachable):
+        list(folder.read_unit(0))
 
 
 def test_a_record_of_a_removed_shard_does_not_survive_the_next_one(folder):
