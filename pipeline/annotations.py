@@ -50,6 +50,12 @@ def is_made(folder: RunFolder, name: str) -> bool:
     return (annotation_path(folder, name) / "done.json").exists()
 
 
+def made_with(folder: RunFolder, name: str) -> dict[str, Any]:
+    """The settings of an annotation, with the fingerprint of its tokens."""
+    settings: dict[str, Any] = read_json(annotation_path(folder, name) / "config.json")["settings"]
+    return settings
+
+
 class Columns:
     """Columns of several annotations, record batch by record batch."""
 
@@ -97,8 +103,7 @@ def _require_made(folder: RunFolder, name: str) -> dict[str, Any]:
     path = annotation_path(folder, name)
     if not is_made(folder, name):
         raise UserError("this annotation is not made", where=path, mend=f"Run `hardmask annotate {name}` for the run")
-    made_from = read_json(path / "config.json")["settings"]["tokens"]
-    if made_from != folder.shards("tokens").manifest["fingerprint"]:
+    if made_with(folder, name)["tokens"] != folder.shards("tokens").manifest["fingerprint"]:
         raise UserError(
             "this annotation was made from other tokens than the run has now",
             where=path,

@@ -207,11 +207,11 @@ def _named(place: str) -> Any:
 def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...], *, write: bool) -> None:
     """Keep the settings of a finished stage as defaults for the next command on this folder.
 
-    Not kept: how a single MLM run (--mlm.name) or a fine-tuning is made.
+    Not kept: how a single MLM run (--mlm.name) or a fine-tuning is made, and where Ray finds its machines.
     """
     if not write:
         return
-    forgotten = ("masking", "glue", *(("mlm",) if run.mlm.name else ()))
+    forgotten = ("masking", "glue", "ray", *(("mlm",) if run.mlm.name else ()))
     kept = {name: value for name, value in as_json(run).items() if name in groups and name not in forgotten}
     kept |= {"store": run.store} if run.store else {}
     path = folder.path / "run.json"

@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,27 +178,39 @@ def provenance() -> dict[str, Any]:
 class Stage:
     """The record of one stage in one folder: settings, metrics, and whether it is finished."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, write: bool = True) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *, later: Sequence[str] = (), write: bool = True
+    ) -> None:
         """`settings`: plain JSON values on which the results depend. A folder made with others is refused.
+
+        `later`: names of settings that are known only once the stage has opened what it reads, given to `add`.
 
         Nothing is written before `begin`, so that settings refused on the way leave no trace.
 
         `write=False` for all processes but the first of a distributed run.
         """
         self.folder, self.settings, self.write = folder, json.loads(json.dumps(settings)), write
+        self._later = set(later)
         self._started = time.monotonic()
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
         config = self.folder / "config.json"
         if config.exists():
-            different = differences(read_json(config)["settings"], self.settings)
+            before = {name: value for name, value in read_json(config)["settings"].items() if name not in self._later}
+            different = differences(before, self.settings)
             if different:
                 raise UserError(
                     f"this was made with other settings: {'; '.join(different)}",
                     where=self.folder,
                     mend="Give the settings it was made with, another --out, or remove that folder to make it anew",
                 )
+
+    def add(self, **settings: Any) -> None:
+        """Settings that were not known before; a folder made with others is refused."""
+        self.settings |= json.loads(json.dumps(settings))
+        self._later -= set(settings)
+        self._refuse_other_settings()
 
     def begin(self) -> None:
         """Write config.json, once all the stage needs is found to be there.

@@ -55,13 +55,15 @@ def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingCo
         "hardness": shards.manifest["fingerprint"],
         "init_weights": weights_digest(folder.path / mlm.init) or weights_digest(Path(mlm.init)),
     }
-    stage = Stage(target / "training", settings, write=ranks.first)
+    stage = Stage(target / "training", settings, later=("annotations",), write=ranks.first)
     if stage.finished:
         stage.tidy()
         return
     device = distributed.choose_device(run.device, ranks)
     check_masking(masking, metadata["sequence_length"])
     data = strategy_data(masking, folder, ranks, quiet=run.quiet)
+    if data.settings:
+        stage.add(annotations=data.settings)
     order = Order(shards.units(TRAIN), fingerprint=shards.manifest["fingerprint"], seed=mlm.order_seed)
     length = metadata["sequence_length"]
     steps = total_steps(mlm, order.rows, length)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from hardmask.pipeline.annotations import Columns, is_made, open_columns, read_table
+from hardmask.pipeline.annotations import Columns, is_made, made_with, open_columns, read_table
 from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.masking_config import MaskingConfig
 from hardmask.pipeline.runfolder import RunFolder
@@ -25,6 +26,8 @@ class StrategyData:
     """Of positions; None where the strategy needs none."""
     tables: dict[str, np.ndarray]
     """Of token ids, [V] int64 each."""
+    settings: dict[str, Any]
+    """What each annotation was made from and with."""
 
 
 def strategy_data(masking: MaskingConfig, folder: RunFolder, ranks: Ranks, *, quiet: bool) -> StrategyData:
@@ -42,4 +45,5 @@ def strategy_data(masking: MaskingConfig, folder: RunFolder, ranks: Ranks, *, qu
     values = {name: read_table(folder, name) for name in tables}
     if WORDS in needs.tables:
         values[WORDS] = word_starts(open_tokenizer(str(folder.tokenizer))).packed()
-    return StrategyData(open_columns(folder, needs.columns) if needs.columns else None, values)
+    columns = open_columns(folder, needs.columns) if needs.columns else None
+    return StrategyData(columns, values, {name: made_with(folder, name) for name in (*needs.columns, *tables)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from text_run import make_text_run
 
 from hardmask.pipeline.config import MlmConfig
 from hardmask.pipeline.distributed import Ranks
-from hardmask.pipeline.errors import Stopped
+from hardmask.pipeline.errors import Stopped, UserError
 from hardmask.pipeline.masking_config import MaskingConfig
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.reader import OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.runfolder import Stage
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN
 from hardmask.pipeline.training import train
+from hardmask.stage2_pretrain.annotate import make_annotation
+from hardmask.stage2_pretrain.annotation_source import AnnotateConfig
 from hardmask.stage2_pretrain.masking import requirements
 from hardmask.stage2_pretrain.mlm import MaskedTokens, new_mlm
 from hardmask.stage2_pretrain.presets import PRESETS
@@ -103,6 +106,7 @@ def test_what_a_strategy_needs_of_a_run_is_made_once_and_read(tmp_path, capsys):
     assert {name: values.shape for name, values in data.tables.items()} == {
         "frequency": (vocabulary,), "words": (vocabulary,),
     }  # fmt: skip
+    assert data.settings.keys() == {"pmi", "frequency"}
     made = [path.stat().st_mtime_ns for path in sorted((run.path / "annotations").glob("*/done.json"))]
     capsys.readouterr()
     strategy_data(masking, run, Ranks(), quiet=False)
@@ -110,6 +114,23 @@ def test_what_a_strategy_needs_of_a_run_is_made_once_and_read(tmp_path, capsys):
     assert len(made) == 2
     assert "annotate" not in capsys.readouterr().err, "nothing left to make"
     assert strategy_data(MaskingConfig(), run, Ranks(), quiet=True).columns is None
+
+
+def test_a_training_does_not_go_on_with_annotations_made_otherwise(tmp_path):
+    run = make_text_run(tmp_path, ["New York has streets, and so has San Francisco."] * 60)
+    masking = MaskingConfig(preset="pmi")
+
+    def stage():
+        found = Stage(tmp_path / "training", {"a": 1}, later=("annotations",))
+        found.add(annotations=strategy_data(masking, run, Ranks(), quiet=True).settings)
+        return found
+
+    stage().begin()
+    stage().begin()
+    shutil.rmtree(run.path / "annotations")
+    make_annotation("pmi", run, AnnotateConfig(min_count=3))
+    with pytest.raises(UserError, match="made with other settings: annotations.pmi.min_count .*10.*3"):
+        stage()
 
 
 def test_padding_of_every_copy_is_left_out(folder):
