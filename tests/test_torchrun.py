@@ -135,6 +135,17 @@ def test_several_processes_see_the_data_and_masks_of_one(warm, scored, alone, tm
 
 
 @pytest.mark.slow
+def test_what_several_processes_learn_of_tokens_is_that_of_one(warm, scored, alone, tmp_path):
+    """Adaptive masks move with the losses of all processes."""
+    one, two = (Training(warm, scored, tmp_path / name) for name in ("one", "two"))
+    for run in (one, two):
+        run.words += ["--masking.preset", "adaptive"]
+    one.run(1)
+    assert one.seen() != alone.seen()
+    assert_close(two.run(2), one)
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on(warm, scored, alone, tmp_path):
     run = Training(warm, scored, tmp_path)
     for world, step, dies in ((2, 3, "1 4 SIGTERM"), (1, 6, "0 7 SIGTERM")):

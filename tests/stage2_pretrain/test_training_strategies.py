@@ -129,7 +129,7 @@ def test_a_training_does_not_go_on_with_annotations_made_otherwise(tmp_path):
     stage().begin()
     shutil.rmtree(run.path / "annotations")
     make_annotation("pmi", run, AnnotateConfig(min_count=3))
-    with pytest.raises(UserError, match="made with other settings: annotations.pmi.min_count .*10.*3"):
+    with pytest.raises(UserError, match=r"made with other settings: annotations\.pmi\.min_count .*10.*3"):
         stage()
 
 
