@@ -19,10 +19,10 @@ import pyarrow as pa
 from hardmask.pipeline.annotations import write_arrow
 from hardmask.pipeline.digests import digest_of
 from hardmask.pipeline.shards import ROWS_PER_BATCH, Rows
+from hardmask.pipeline.token_text import token_bytes
 from hardmask.stage2_pretrain.annotation_source import Source
 from hardmask.stage2_pretrain.collocation_units import Segmenter
 from hardmask.stage2_pretrain.ngram_counts import Chunk, Counted, Counter, count_units, mix, unmix
-from hardmask.stage2_pretrain.token_text import token_bytes
 from hardmask.stage2_pretrain.word_runs import WordReader, WordRuns
 
 LONGEST = 5  # words

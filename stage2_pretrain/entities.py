@@ -11,9 +11,9 @@ import numpy as np
 
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.token_text import BREAK, RowText, TextReader
 from hardmask.stage2_pretrain.annotation_source import Source
 from hardmask.stage2_pretrain.function_words import function_words
-from hardmask.stage2_pretrain.token_text import BREAK, RowText, TextReader
 from hardmask.stage2_pretrain.word_runs import WordReader
 
 PARTS_OF_SPEECH = (

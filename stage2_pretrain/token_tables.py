@@ -11,10 +11,10 @@ import numpy as np
 
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.token_text import token_bytes
 from hardmask.stage2_pretrain.annotation_source import Source, accumulate
 from hardmask.stage2_pretrain.function_words import function_words
 from hardmask.stage2_pretrain.ngram_counts import firsts
-from hardmask.stage2_pretrain.token_text import token_bytes
 
 FRACTION_BITS = 16  # of idf, semantic and syntax: values are multiples of 2⁻¹⁶
 PAIRS = 1 << 22  # pairs of neighbours counted at a time

@@ -13,12 +13,12 @@ from text_run import make_text_run
 from hardmask.pipeline.annotations import open_columns
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.runfolder import RunFolder
+from hardmask.pipeline.token_text import TextReader, token_bytes
 from hardmask.pipeline.tokenizer import open_tokenizer, train_tokenizer
 from hardmask.pipeline.words import word_ids, word_starts
 from hardmask.stage2_pretrain.annotate import make_annotation
 from hardmask.stage2_pretrain.annotation_source import AnnotateConfig
 from hardmask.stage2_pretrain.entities import PARTS_OF_SPEECH, rule_spans
-from hardmask.stage2_pretrain.token_text import TextReader, token_bytes
 
 SENTENCES = [
     "The United States of America declared it on 4 July 1776 in Philadelphia.",
