@@ -107,10 +107,11 @@ def folder_published_as(final: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder under its name at once, so that nobody meets a part of it."""
+    """Remove a folder under its name at once, so that nobody meets a part of it; another may be doing the same."""
     aside = folder.with_name("." + temporary_name(folder.name))
-    os.rename(folder, aside)
-    shutil.rmtree(aside)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def lock(descriptor: int) -> bool:

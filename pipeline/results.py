@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.json_lines import read_lines
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, read_json
 
 NUMBERS = ("hardness", "masks", "words")
@@ -50,7 +50,7 @@ def read_results(folder: RunFolder) -> Results:
         manifest=_json(folder.tokens / "manifest.json"),
         alm=_trainings({direction: folder.alm(direction) for direction in DIRECTIONS}),
         mlm=_trainings({name: folder.mlm / name for name in _mlm_runs(folder)}),
-        glue_jobs=_lines(folder.glue / "results.jsonl"),
+        glue_jobs=read_lines(folder.glue / "results.jsonl"),
         glue_table=table.read_text(encoding="utf-8") if table.exists() else "",
         numbers={name: values for name in NUMBERS if (values := _json(folder.analysis / f"{name}.json"))},
     )
@@ -72,7 +72,7 @@ def _trainings(models: dict[str, Path]) -> dict[str, Training]:
     return {
         name: Training(
             settings=_json(path / "training/config.json").get("settings", {}),
-            metrics=_lines(path / "training/metrics.jsonl"),
+            metrics=read_lines(path / "training/metrics.jsonl"),
             done=_json(path / "training/done.json"),
         )
         for name, path in models.items()
@@ -83,14 +83,3 @@ def _trainings(models: dict[str, Path]) -> dict[str, Training]:
 def _json(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = read_json(path) if path.exists() else {}
     return values
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; one that a killed process left half written is passed over."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found

@@ -247,4 +247,5 @@ class ShardFolder:
         shard = self.open(unit)
         if shards.fingerprint(shard.metadata) != self.manifest["fingerprint"]:
             raise shard.damaged("it is of another folder")
+        shard.require(self.manifest["metadata"])
         return shard

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hardmask.pipeline.config import AlmConfig, MlmConfig, Run, TrainConfig, with_values
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.json_lines import read_lines
 from hardmask.pipeline.recipes import recipe_named
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, read_json
 from hardmask.pipeline.sealed import read_sealed
@@ -70,7 +70,7 @@ def progress_of(run: Run, folder: RunFolder) -> Iterator[Progress]:
         yield _training(f"mlm {name}", folder.mlm / name, run.mlm, rows, length, None)
     results = folder.glue / "results.jsonl"
     if results.exists():
-        yield Progress("glue", len(results.read_text().splitlines()), None, "jobs")
+        yield Progress("glue", len(read_lines(results)), None, "jobs")
 
 
 def _tokens(folder: RunFolder) -> Progress:
@@ -93,7 +93,7 @@ def _units(stage: str, folder: RunFolder, sizes: dict[int, int], unit: str) -> P
     name = "hardness" if stage == "score" else stage
     done = sum(sizes.get(number, 0) for number in folder.shards(name).committed())
     total, finished = sum(sizes.values()), (folder.path / name / "done.json").exists()
-    lines = _metrics(folder.path / name / "metrics.jsonl")[-RECENT:]
+    lines = read_lines(folder.path / name / "metrics.jsonl")[-RECENT:]
     # `seconds` counts what earlier processes of the stage took as well, so two lines apart give a speed.
     speed = 0.0
     if len(lines) > 1 and lines[-1]["seconds"] > lines[0]["seconds"]:
@@ -116,7 +116,7 @@ def _training(
     per_step = config.batch_sequences * length
     total = total_steps(config, rows, length, tokens) * per_step
     finished = (training / "done.json").exists()
-    lines = [line for line in _metrics(training / "metrics.jsonl") if "tokens_per_second" in line]
+    lines = [line for line in read_lines(training / "metrics.jsonl") if "tokens_per_second" in line]
     done = total if finished else max([line["tokens"] for line in lines], default=0)
     speeds = sorted(line["tokens_per_second"] for line in lines[-RECENT:])
     left = _seconds(total - done, speeds[len(speeds) // 2] if speeds else 0.0, finished)
@@ -129,17 +129,6 @@ def _training_rows(folder: RunFolder) -> tuple[int | None, int]:
         return None, 0
     tokens = folder.shards("tokens")
     return sum(rows for _, rows in tokens.units(TRAIN)), tokens.manifest["metadata"]["sequence_length"]
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a metrics.jsonl; the last one of a killed process may be a part."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _seconds(left: float, speed: float, finished: bool) -> float | None:

@@ -17,10 +17,11 @@ from typing import Any
 from hardmask.pipeline.config import GlueConfig, Run, as_json
 from hardmask.pipeline.distributed import choose_device
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.json_lines import append_line
 from hardmask.pipeline.publish import write_json
 from hardmask.pipeline.runfolder import RunFolder, provenance
 from hardmask.stage2_pretrain.fine_tune import fine_tune, job_settings
-from hardmask.stage2_pretrain.glue_metrics import append_result, read_results, write_table
+from hardmask.stage2_pretrain.glue_metrics import read_results, write_table
 from hardmask.stage2_pretrain.glue_tasks import TASKS, TaskData, available_tasks, read_task
 from hardmask.stage2_pretrain.probes import PROBES, make_probes
 
@@ -61,7 +62,7 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
                 done = fine_tune(model.path, tokenizer, task, settings, device=device, out=out, quiet=run.quiet)
                 del done["predictions"]
                 known[key] = {"key": key, "model": model.name, **done}
-                append_result(folder.glue / "results.jsonl", known[key])
+                append_line(folder.glue / "results.jsonl", known[key])
             results.append(known[key])
     write_table(results, folder.glue)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hardmask.pipeline.json_lines import read_lines
 from hardmask.pipeline.publish import write_text
 from hardmask.stage2_pretrain.glue_tasks import TASKS, TaskData
 
@@ -108,22 +109,7 @@ def _correlation(function: Callable[..., tuple[float, float]], labels: Values, p
 
 def read_results(file: Path) -> dict[str, Result]:
     """Finished jobs by key; a line cut short by a kill counts as not finished."""
-    found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[result["key"]] = result
-    return found
-
-
-def append_result(file: Path, result: Result) -> None:
-    """Add one line."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cut = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write("\n" * cut + json.dumps(result, allow_nan=False) + "\n")
+    return {result["key"]: result for result in read_lines(file)}
 
 
 def write_table(results: Sequence[Result], folder: Path) -> None:

@@ -95,7 +95,7 @@ class Training:
         return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in found]
 
     def saved(self):
-        return [path.name for path in sorted((self.training / "checkpoints").glob("*"))]
+        return [path.name for path in sorted((self.training / "checkpoints").glob("step-*"))]
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardmask.pipeline.json_lines import append_line
 from hardmask.stage2_pretrain.glue_metrics import (
     METRICS,
-    append_result,
     constant_baseline,
     evaluate,
     read_results,
@@ -157,17 +157,17 @@ def test_results_survive_a_cut_line(tmp_path):
     file = tmp_path / "glue" / "results.jsonl"
     assert read_results(file) == {}
     first, second = result("rte", 0.6), result("mrpc", 0.7)
-    append_result(file, first)
-    append_result(file, second)
+    append_line(file, first)
+    append_line(file, second)
     assert read_results(file) == {"base-rte": first, "base-mrpc": second}
     file.write_text(file.read_text()[:-20])
     assert read_results(file) == {"base-rte": first}
-    append_result(file, second)
+    append_line(file, second)
     assert read_results(file) == {"base-rte": first, "base-mrpc": second}
-    assert len(file.read_text().splitlines()) == 3
+    assert len(file.read_text().splitlines()) == 2
 
 
 def test_results_hold_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        append_result(tmp_path / "results.jsonl", {"key": "a", "loss": math.nan})
+        append_line(tmp_path / "results.jsonl", {"key": "a", "loss": math.nan})
     json.dumps(evaluate(("matthews", "accuracy"), np.array([0, 1]), np.array([1, 1])), allow_nan=False)
