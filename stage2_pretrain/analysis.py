@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,21 @@ from hardmask.kernels.sample_positions import sample_positions
 from hardmask.pipeline import shards
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.publish import write_json
-from hardmask.pipeline.reader import spread_rows
 from hardmask.pipeline.runfolder import RunFolder, read_json
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.shards import Rows
 from hardmask.pipeline.tokenizer import Tokenizer, open_tokenizer
 from hardmask.pipeline.words import word_ids, word_starts
+from hardmask.stage2_pretrain.analysed_rows import (
+    Numbers,
+    content_of,
+    finite,
+    full_rows,
+    nll_of,
+    perplexities,
+    some_rows,
+)
+from hardmask.stage2_pretrain.hard_words import directions, hard_words
 from hardmask.stage2_pretrain.masking import ALPHAS
 
 HARDNESS_ROWS = 2_000
@@ -36,12 +44,9 @@ BIN_NATS = 0.25
 MIN_OCCURRENCES = 20
 SHOWN_TOKENS = 20
 
-Numbers = dict[str, Any]
-"""Plain JSON values: no NaN, no infinity."""
-
 
 def analyse(run: Run, folder: RunFolder) -> None:
-    """Write `hardness.json`, `masks.json` and `words.json` to `report/numbers/`; those of the same shards are kept.
+    """Write a JSON file for each of `jobs` to `report/numbers/`; those of the same shards are kept.
 
     Means and sums are of float64, NLL in nats. UserError: there are no finished hardness shards, or damaged ones.
     """
@@ -51,6 +56,8 @@ def analyse(run: Run, folder: RunFolder) -> None:
         "hardness": _hardness,
         "masks": _masks,
         "words": _words,
+        "directions": directions,
+        "hard_words": hard_words,
     }
     for name, make in jobs.items():
         path = folder.analysis / f"{name}.json"
@@ -58,53 +65,11 @@ def analyse(run: Run, folder: RunFolder) -> None:
             write_json(path, {"hardness": fingerprint, **make(run, folder, hardness)})
 
 
-def _some_rows(hardness: ShardFolder, splits: tuple[str, ...], limit: int) -> tuple[str, Rows]:
-    """Up to `limit` rows, spread evenly over the first split that has any."""
-    for split in splits:
-        rows = spread_rows(hardness, split, limit)
-        if rows is not None:
-            return split, rows
-    raise AssertionError("a finished hardness folder holds no rows")
-
-
-def _full(rows: Rows) -> np.ndarray:
-    """[N] bool: rows without padding; all rows where every one is padded, as in a corpus of a few lines."""
-    full = rows.length == rows.input_ids.shape[1]
-    return full if full.any() else np.ones(len(rows), dtype=bool)
-
-
-def _content(rows: Rows, metadata: Numbers) -> np.ndarray:
-    """[N, L] bool: neither special nor padding."""
-    special = np.zeros(metadata["vocabulary"], dtype=bool)
-    special[metadata["special_ids"]] = True
-    inside = np.arange(rows.input_ids.shape[1]) < rows.length[:, None]
-    return inside & ~special[rows.input_ids]
-
-
-def _perplexities(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Forward and backward, [N, L] float64."""
-    assert rows.perplexity_forward is not None
-    assert rows.perplexity_backward is not None
-    return rows.perplexity_forward.astype(np.float64), rows.perplexity_backward.astype(np.float64)
-
-
-def _nll(perplexity: np.ndarray) -> np.ndarray:
-    """Nats; 0 where there is no hardness."""
-    return np.log(np.maximum(perplexity, 1.0))
-
-
-def _finite(values: Any) -> Any:
-    """Numbers rounded to 8 significant digits, which keeps files short; None for NaN and infinity."""
-    if isinstance(values, (list, tuple, np.ndarray)):
-        return [_finite(value) for value in values]
-    return float(f"{values:.8g}") if math.isfinite(values) else None
-
-
 def _mean_by_position(values: np.ndarray, content: np.ndarray) -> list[float | None]:
     """[N, L] → mean over the rows that have content there, at positions 1 … L−2."""
     count = content.sum(0)
     mean = np.where(content, values, 0.0).sum(0) / np.where(count, count, np.nan)
-    result: list[float | None] = _finite(mean[1:-1])
+    result: list[float | None] = finite(mean[1:-1])
     return result
 
 
@@ -113,11 +78,11 @@ def _mean_by_position(values: np.ndarray, content: np.ndarray) -> list[float | N
 
 def _hardness(_run: Run, folder: RunFolder, hardness: ShardFolder) -> Numbers:
     metadata = hardness.manifest["metadata"]
-    split, rows = _some_rows(hardness, (TRAIN, HELD_OUT), HARDNESS_ROWS)
-    full = _full(rows)
-    ids, content = rows.input_ids[full], _content(rows, metadata)[full]
-    perplexity = dict(zip(("forward", "backward"), (p[full] for p in _perplexities(rows)), strict=True))
-    nll = {direction: _nll(values) for direction, values in perplexity.items()}
+    split, rows = some_rows(hardness, (TRAIN, HELD_OUT), HARDNESS_ROWS)
+    full = full_rows(rows)
+    ids, content = rows.input_ids[full], content_of(rows, metadata)[full]
+    perplexity = dict(zip(("forward", "backward"), (p[full] for p in perplexities(rows)), strict=True))
+    nll = {direction: nll_of(values) for direction, values in perplexity.items()}
     p = np.where(content, perplexity["forward"] + perplexity["backward"], 0.0) / 2
     p /= np.maximum(p.sum(1, keepdims=True), np.finfo(np.float64).tiny)
     return {
@@ -146,8 +111,8 @@ def concentration(p: np.ndarray, content: np.ndarray) -> Numbers:
     for share in HARDEST_SHARES:
         taken = np.maximum(1, np.rint(counts * share).astype(np.int64))
         mass = held[np.arange(len(held)), taken - 1].mean()
-        hardest.append({"share_of_positions": share, "share_of_p": _finite(mass)})
-    return {"cumulative_p": _finite(held.mean(0)[:-2]), "hardest": hardest}
+        hardest.append({"share_of_positions": share, "share_of_p": finite(mass)})
+    return {"cumulative_p": finite(held.mean(0)[:-2]), "hardest": hardest}
 
 
 def _nll_distribution(nll: np.ndarray, perplexity: np.ndarray) -> Numbers:
@@ -158,8 +123,8 @@ def _nll_distribution(nll: np.ndarray, perplexity: np.ndarray) -> Numbers:
     return {
         "bin_nats": BIN_NATS,
         "histogram": counts.tolist(),
-        "mean": _finite(nll.mean() if len(nll) else math.nan),
-        "quantiles": {f"{q:g}": _finite(np.quantile(nll, q) if len(nll) else math.nan) for q in QUANTILES},
+        "mean": finite(nll.mean() if len(nll) else math.nan),
+        "quantiles": {f"{q:g}": finite(np.quantile(nll, q) if len(nll) else math.nan) for q in QUANTILES},
         "clamped": int((perplexity >= limit).sum()),
     }
 
@@ -170,7 +135,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
 
     if len(x) < 2 or min(np.ptp(x), np.ptp(y)) == 0:
         return None
-    correlation: float | None = _finite(spearmanr(x, y).statistic)
+    correlation: float | None = finite(spearmanr(x, y).statistic)
     return correlation
 
 
@@ -186,7 +151,7 @@ def _hardest_tokens(ids: np.ndarray, nll: Numbers, content: np.ndarray, tokenize
             "id": int(token),
             "text": tokenizer.decode([int(token)]),
             "occurrences": int(count[token]),
-            "nll_mean": _finite(average[token]),
+            "nll_mean": finite(average[token]),
         }
         for token in order
         if count[token] >= MIN_OCCURRENCES
@@ -198,16 +163,16 @@ def _hardest_tokens(ids: np.ndarray, nll: Numbers, content: np.ndarray, tokenize
 
 def _masks(run: Run, _folder: RunFolder, hardness: ShardFolder) -> Numbers:
     # The stage that calls this analysis owns the list; imported at the top, the two modules would need each other.
-    split, rows = _some_rows(hardness, (TRAIN, HELD_OUT), MASK_ROWS)
-    content = _content(rows, hardness.manifest["metadata"])
-    forward, backward = _perplexities(rows)
-    nll = (_nll(forward) + _nll(backward)) / 2
+    split, rows = some_rows(hardness, (TRAIN, HELD_OUT), MASK_ROWS)
+    content = content_of(rows, hardness.manifest["metadata"])
+    forward, backward = perplexities(rows)
+    nll = (nll_of(forward) + nll_of(backward)) / 2
     return {
         "split": split,
         "rows": len(rows),
         "epochs": EPOCHS,
         "rate": run.masking.rate,
-        "nll_all": _finite(nll[content].mean() if content.any() else math.nan),
+        "nll_all": finite(nll[content].mean() if content.any() else math.nan),
         "over_alpha": [
             {
                 "alpha": "inf" if math.isinf(alpha) else alpha,
@@ -247,9 +212,9 @@ def _masks_of_alpha(rows: Rows, content: np.ndarray, nll: np.ndarray, alpha: flo
         before = masked
     drawn = int(times.sum())
     return {
-        "overlap": _finite(common / pairs if pairs else math.nan),
-        "coverage": _finite((times > 0).sum() / max(1, int(content.sum()))),
-        "nll_masked": _finite((times * nll).sum() / drawn if drawn else math.nan),
+        "overlap": finite(common / pairs if pairs else math.nan),
+        "coverage": finite((times > 0).sum() / max(1, int(content.sum()))),
+        "nll_masked": finite((times * nll).sum() / drawn if drawn else math.nan),
     }
 
 
@@ -259,8 +224,8 @@ def _masks_of_alpha(rows: Rows, content: np.ndarray, nll: np.ndarray, alpha: flo
 def _words(_run: Run, folder: RunFolder, hardness: ShardFolder) -> Numbers:
     metadata = hardness.manifest["metadata"]
     tokenizer = open_tokenizer(str(folder.tokenizer))
-    split, rows = _some_rows(hardness, (HELD_OUT, TRAIN), PASSAGE_ROWS)
-    content, full = _content(rows, metadata), _full(rows)
+    split, rows = some_rows(hardness, (HELD_OUT, TRAIN), PASSAGE_ROWS)
+    content, full = content_of(rows, metadata), full_rows(rows)
     letters = [
         sum(map(str.isalpha, tokenizer.decode(rows.input_ids[row][content[row]].tolist()))) if full[row] else -1
         for row in range(len(rows))
@@ -268,7 +233,7 @@ def _words(_run: Run, folder: RunFolder, hardness: ShardFolder) -> Numbers:
     row = int(np.argmax(letters))
     ids = rows.input_ids[row].astype(np.int64)
     word = word_ids(ids, word_starts(tokenizer), metadata["special_ids"])
-    forward, backward = (_nll(values[row]) for values in _perplexities(rows))
+    forward, backward = (nll_of(values[row]) for values in perplexities(rows))
     # A separator inside the row ends a document; the row's own last token need not.
     separators = np.flatnonzero(ids[: int(rows.length[row]) - 1] == metadata["end"])
     words = []
@@ -288,6 +253,6 @@ def _word_numbers(forward: float, backward: float) -> Numbers:
     """Of a word from its NLL in each direction: the perplexity is 1/p of all its tokens (None: too large a number)."""
     numbers: Numbers = {}
     for direction, nll in (("forward", forward), ("backward", backward)):
-        numbers[f"perplexity_{direction}"] = _finite(math.exp(nll)) if nll < math.log(1e308) else None
-        numbers[f"log10_perplexity_{direction}"] = _finite(nll / math.log(10))
-    return {**numbers, "nll_mean": _finite((forward + backward) / 2)}
+        numbers[f"perplexity_{direction}"] = finite(math.exp(nll)) if nll < math.log(1e308) else None
+        numbers[f"log10_perplexity_{direction}"] = finite(nll / math.log(10))
+    return {**numbers, "nll_mean": finite((forward + backward) / 2)}

@@ -13,6 +13,7 @@ from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN
 from hardmask.pipeline.tokenizer import train_tokenizer
 from hardmask.stage2_pretrain.analysis import analyse, concentration
+from hardmask.stage2_pretrain.hard_words import _bounds
 
 LENGTH = 32
 SENTENCES = [
@@ -20,7 +21,7 @@ SENTENCES = [
     "Numbers such as 3.14 and words such as naïve or 東京 are tokens too.",
     "A reader who knows the beginning can guess the end; the reverse is harder.",
 ]
-FILES = ("hardness", "masks", "words")
+FILES = ("hardness", "masks", "words", "directions", "hard_words")
 
 
 def write_hardness(folder, perplexity, *, splits=(TRAIN, HELD_OUT), repeats=30):
@@ -70,7 +71,7 @@ def folder(tmp_path):
 def test_numbers_of_plain_rows(folder):
     tokenizer = write_hardness(folder, random_perplexity)
     analyse(Run(), folder)
-    hardness, masks, words = (read(folder, name) for name in FILES)
+    hardness, masks, words, directions, _ = (read(folder, name) for name in FILES)
 
     curve = hardness["cumulative_p"]
     assert len(curve) == LENGTH - 2
@@ -97,6 +98,34 @@ def test_numbers_of_plain_rows(folder):
     assert by_alpha[0.0]["coverage"] < by_alpha[0.02]["coverage"] < by_alpha["inf"]["coverage"]
     assert by_alpha[0.0]["nll_masked"] > by_alpha[0.02]["nll_masked"] > by_alpha["inf"]["nll_masked"]
     assert words["split"] == HELD_OUT
+    counts = np.array(directions["tokens"])
+    metadata = folder.shards("hardness").manifest["metadata"]
+    ids = np.concatenate([rows.input_ids for rows in folder.shards("hardness").read_unit(0)])
+    assert counts.sum() == (~np.isin(ids, metadata["special_ids"])).sum()
+    middles = (np.arange(len(counts)) + 0.5) * directions["bin_nats"]
+    mean = (counts.sum(1) * middles).sum() / counts.sum()  # forward comes first
+    assert mean == pytest.approx(hardness["nll"]["forward"]["mean"], rel=0.05)
+
+
+def test_hard_words_are_those_that_are_hard(folder):
+    tokenizer = train_tokenizer(iter(SENTENCES), 400)
+    hard = tokenizer.encode([" storm"])[0].tolist()
+    write_hardness(folder, lambda ids, direction: np.where(np.isin(ids, hard), 8.0, 1.0 + (direction == "backward")))
+    analyse(Run(), folder)
+    found = read(folder, "hard_words")
+    first = found["words"][0]
+    assert first["text"] == "storm"
+    assert first["nll_mean"] == pytest.approx(len(hard) * math.log(8), rel=1e-6)
+    assert all(word["occurrences"] >= found["least_occurrences"] for word in found["words"])
+    assert all(any(map(str.isalpha, word["text"])) for word in found["words"])
+    assert found["words"][-1]["nll_mean"] < first["nll_mean"]
+
+
+def test_words_at_the_edges_of_rows_are_apart():
+    words = np.array([[-1, 0, 0, 1], [0, 1, 1, -1], [-1, -1, -1, -1], [-1, 0, -1, 1]])
+    firsts, behind = _bounds(words)
+    assert firsts.tolist() == [1, 3, 4, 5, 13, 15]
+    assert behind.tolist() == [3, 4, 5, 7, 14, 16]
 
 
 def test_words_multiply_their_tokens(folder):
