@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report plan status verify repair test test-gpu soak bench bench-gpu scale lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report plan inspect status verify repair test test-gpu soak bench bench-gpu scale lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,8 @@ report: install  ## figures and tables of a run
 	$(HARDMASK) report $(RECIPE) $(ARGS)
 plan: install  ## what a run would take: tokens, disk, hours
 	$(HARDMASK) plan $(RECIPE) $(ARGS)
+inspect: install  ## how hard a run's tokens are: numbers, a histogram, text in colour
+	$(HARDMASK) inspect $(RECIPE) $(ARGS)
 status: install  ## what is done and left of a run
 	$(HARDMASK) status $(RECIPE) $(ARGS)
 verify: install  ## look for damage in a run

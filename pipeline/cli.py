@@ -72,6 +72,9 @@ def _run(words: list[str]) -> None:
     flags = words[2:] if named else words[1:]
     if named and named not in RECIPES and Path(named).is_dir() and not _given("--out", flags):
         named, flags = "", ["--out", named, *flags]  # a run folder in the place of its recipe
+    if named and named not in RECIPES and VERBS[verb].instead:  # --out: where no run of another name lies
+        at = str(Path(named).parent)
+        named, flags = "", [VERBS[verb].instead, named, *(flags if _given("--out", flags) else ["--out", at, *flags])]
     run, folder = parse(verb, named or _recipe_of(_given("--out", flags)), flags)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     require_folder(folder.path)

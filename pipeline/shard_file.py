@@ -67,8 +67,8 @@ class ShardFile:
         if not self.schema.equals(shards.schema(metadata), check_metadata=True):
             raise self.damaged("its schema is not that of its folder")
 
-    def read(self, index: int, unit: int) -> Rows | Marks:
-        """Record batch `index`, whose checksum, shape and sequence ids are those of `unit`."""
+    def read(self, index: int, unit: int | None) -> Rows | Marks:
+        """Record batch `index`, whose checksum, shape and sequence ids are those of `unit`; None: of any one unit."""
         try:
             batch, metadata = self._reader.get_batch_with_custom_metadata(index)
             checksum = int((metadata or {})[shards.CHECKSUM_KEY.encode()])
@@ -78,7 +78,9 @@ class ShardFile:
             raise self.damaged(f"record batch {index}: {error}") from error
         if rows.crc32() != checksum:
             raise self.damaged(f"the checksum of record batch {index} differs")
-        if len(rows) and int(rows.sequence_id[0]) != (unit << UNIT_SHIFT) + index * shards.ROWS_PER_BATCH:
+        if unit is None and len(rows):
+            unit = int(rows.sequence_id[0]) >> UNIT_SHIFT
+        if len(rows) and int(rows.sequence_id[0]) != ((unit or 0) << UNIT_SHIFT) + index * shards.ROWS_PER_BATCH:
             raise self.damaged(f"record batch {index} is of another place: it begins with {rows.sequence_id[0]}")
         return rows
 

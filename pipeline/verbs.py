@@ -26,6 +26,8 @@ class Verb:
     """Several jobs may each do a share of it."""
     argument: str = ""
     """The flag whose value may stand right behind the verb."""
+    instead: str = ""
+    """The flag that takes what stands in the place of a recipe and is neither a recipe nor a folder."""
 
 
 VERBS = {
@@ -68,6 +70,12 @@ VERBS = {
         "what a run would take, from a sample of its corpus: tokens, disk, hours",
         groups=("corpus", "tokenizer", "tokens", "alm", "mlm"),
         settings="hardmask.pipeline.plan:PlanRun",
+    ),
+    "inspect": Verb(
+        "hardmask.pipeline.inspect_shards:inspect",
+        "how hard a run's tokens are: numbers, a histogram, text in colour",
+        settings="hardmask.pipeline.inspect_shards:InspectRun",
+        instead="--shard",
     ),
     "status": Verb(
         "hardmask.pipeline.status:print_status",

@@ -1,0 +1,46 @@
+"""A run folder of given texts with hardness shards, whose perplexities are drawn and not computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import text_run
+
+from hardmask.pipeline import shards
+
+WORDS = ("river", "stone", "light", "north", "seven", "glass", "cloud", "house", "green", "morning", "letter")
+
+
+def documents(count, *, seed=0):
+    """Small texts of a few sentences."""
+    rng = np.random.default_rng(seed)
+    return [
+        " ".join(" ".join(rng.choice(WORDS, size=8)).capitalize() + "." for _ in range(rng.integers(1, 5)))
+        for _ in range(count)
+    ]
+
+
+def make_scored_run(folder, texts, **sizes):
+    """`tokens/`, `tokenizer/` and `hardness/` of texts; forward and backward perplexities differ."""
+    made = text_run.make_text_run(folder, texts, **sizes)
+    tokens, hardness = made.shards("tokens"), made.shards("hardness")
+    about = {**tokens.manifest["metadata"], "kind": "hardness", "alm_forward": "none", "alm_backward": "none"}
+    special = np.zeros(about["vocabulary"], dtype=bool)
+    special[about["special_ids"]] = True
+    hardness.begin(about)
+    units = tokens.manifest["units"]
+    for unit in units:
+        batches = (drawn(rows, special) for rows in tokens.read_unit(unit["unit"]))
+        kept = ("split", "documents", "text_bytes", "replaced_characters", "first_document")
+        hardness.write_unit(unit["unit"], batches, about, {name: unit[name] for name in kept})
+    hardness.finish([unit["unit"] for unit in units], about)
+    return made
+
+
+def drawn(rows, special):
+    """The rows with perplexities that depend on their ids alone."""
+    rng = np.random.default_rng(int(rows.sequence_id[0]))
+    content = ~special[rows.input_ids] & (np.arange(rows.input_ids.shape[1]) < rows.length[:, None])
+    for name in ("perplexity_forward", "perplexity_backward"):
+        values = 1 + rng.lognormal(2, 2, rows.input_ids.shape).astype(np.float32)
+        setattr(rows, name, shards.round_to_8_bits(values) * content)
+    return rows
