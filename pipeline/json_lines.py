@@ -12,12 +12,12 @@ def append_line(path: Path, value: Any) -> None:
     """Add one line. What a writer that was killed has left of its last line goes first; OSError leaves none of ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = (json.dumps(value, allow_nan=False) + "\n").encode()
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:  # what a buffer holds after an error is written when it is closed
         whole = _end_of_lines(path)
         file.truncate(whole)
         try:
-            file.write(data)
-            file.flush()
+            while data:
+                data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
             os.truncate(path, whole)  # what did fit

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 
 import pytest
 import safetensors.torch
 import torch
+from small_files import small_files
 from torch import nn
 
 from hardmask.pipeline import checkpoint
@@ -183,18 +181,6 @@ def test_leftovers_of_killed_writers_go_with_the_next_save(tmp_path):
     assert checkpoint.newest(tmp_path) is None
     save(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-
-
-@contextlib.contextmanager
-def small_files():
-    """No file of this process grows past 2,000 bytes: not to be left on while pytest itself may write to one."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path):
