@@ -271,6 +271,16 @@ class GlueConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where the curves of trainings go besides metrics.jsonl."""
+
+    tensorboard: bool = True
+    """An event file for TensorBoard beside it: tensorboard --logdir RUN_FOLDER."""
+    wandb: str = ""
+    """A project of Weights & Biases (the extra hardmask[wandb]); WANDB_MODE=offline keeps it in the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlmRun:
     """One MLM run of a recipe: what differs from the run's `mlm` and `masking` settings."""
 
@@ -289,7 +299,7 @@ class Run:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto: cuda where there is one."""
     quiet: bool = False
-    """No progress bars."""
+    """No progress bars, nor a line a minute in logs."""
     store: str = ""
     """A URL such as s3://BUCKET/FOLDER that keeps the shards of tokens/ and hardness/; all else stays in --out. Empty:
     the run folder."""
@@ -308,6 +318,7 @@ class Run:
     mlm: MlmConfig = MlmConfig()
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     glue: GlueConfig = GlueConfig()
+    log: LogConfig = LogConfig()
 
 
 def as_json(config: Any) -> dict[str, Any]:

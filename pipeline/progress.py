@@ -1,26 +1,126 @@
-"""Progress bars of long steps."""
+"""Progress of long work: a bar in a terminal, a line a minute where standard error goes elsewhere, nothing if quiet."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from tqdm import tqdm
 
+SECONDS_PER_LINE = 60.0
 
-def bar(what: str, total: float | None, *, quiet: bool, unit: str = "tok", done: float = 0) -> Any:
-    """A tqdm bar with rate and time left; silent with `quiet` or where standard error is no terminal.
+
+class Progress(Protocol):
+    """How far one stage is; a context manager."""
+
+    def update(self, count: float) -> Any:
+        """So many more are done."""
+
+    def skip(self, count: float) -> None:
+        """So many more are found done: they count as finished, but not in the rate."""
+
+    def part(self, what: str) -> None:
+        """What of the stage comes next."""
+
+    def say(self, line: str) -> None:
+        """A line between the others, also with `quiet`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def bar(what: str, total: float | None, *, quiet: bool, unit: str = "tok", done: float = 0) -> Progress:
+    """Progress of `what`, of `total` units in all, with rate and time left.
 
     `done`: how much of the total earlier runs did; it counts as finished but not in the rate.
     """
-    return tqdm(
-        desc=what,
-        total=total,
-        initial=done,
-        unit=unit,
-        unit_scale=True,
-        disable=quiet or not sys.stderr.isatty(),
-        dynamic_ncols=True,
-        mininterval=0.5,
-        leave=True,
-    )
+    if quiet or sys.stderr.isatty():
+        return _Bar(
+            desc=what,
+            total=total,
+            initial=done,
+            unit=unit,
+            unit_scale=True,
+            disable=quiet,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            leave=True,
+        )
+    return Lines(what, total, unit=unit, done=done)
+
+
+class _Bar(tqdm):
+    """A tqdm bar; tqdm's own thread, which nothing here needs, is not started."""
+
+    monitor_interval = 0
+
+    def skip(self, count: float) -> None:
+        if self.disable:
+            return
+        self.initial += count
+        self.n += count
+        self.last_print_n += count
+        self.refresh()
+
+    def part(self, what: str) -> None:
+        self.set_description(what)
+
+    def say(self, line: str) -> None:
+        self.write(line, file=sys.stderr)
+
+
+class Lines:
+    """Progress for logs: a line where a minute has passed since the last one, none of what takes less."""
+
+    def __init__(
+        self,
+        what: str,
+        total: float | None,
+        *,
+        unit: str = "tok",
+        done: float = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.what, self.total, self.unit, self.clock = what, total, unit, clock
+        self.n = self.initial = done
+        self._began = self._last = clock()
+
+    def update(self, count: float) -> None:
+        self.n += count
+        if self.clock() - self._last >= SECONDS_PER_LINE:
+            self._last = self.clock()
+            self.say(f"hardmask {self.line()}")
+
+    def skip(self, count: float) -> None:
+        self.initial += count
+        self.n += count
+
+    def part(self, what: str) -> None:
+        self.what = what
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """WHAT: DONE of TOTAL tok (SHARE), RATE tok/s, TIME left."""
+        seconds, size = self.clock() - self._began, tqdm.format_sizeof
+        rate = (self.n - self.initial) / seconds if seconds > 0 else 0.0
+        speed = f"{size(rate)} {self.unit}/s"
+        if not self.total:
+            return f"{self.what}: {size(self.n)} {self.unit}, {speed}"
+        left = tqdm.format_interval((self.total - self.n) / rate) if rate > 0 else "?"
+        share = min(1.0, self.n / self.total)
+        return f"{self.what}: {size(self.n)} of {size(self.total)} {self.unit} ({share:.0%}), {speed}, {left} left"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass

@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,6 +191,8 @@ class Stage:
         """
         self.folder, self.settings, self.write = folder, json.loads(json.dumps(settings)), write
         self._later = set(later)
+        self.followers: list[Callable[[dict[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl, once it is there."""
         self._started = time.monotonic()
         self._refuse_other_settings()
 
@@ -248,6 +250,8 @@ class Stage:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, allow_nan=False) + "\n")
+        for follow in self.followers:
+            follow(values)
 
     def logged_bytes(self) -> int:
         """Bytes of metrics.jsonl."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from hardmask.pipeline.config import TrainConfig
 from hardmask.pipeline.disk import checkpoint_bytes, require_free
 from hardmask.pipeline.distributed import Ranks
 from hardmask.pipeline.errors import Stopped, UserError
-from hardmask.pipeline.progress import bar
+from hardmask.pipeline.progress import Progress, bar
 from hardmask.pipeline.reader import Batch, OrderedRows, prefetched, to_batch
 from hardmask.pipeline.runfolder import Stage
 from hardmask.pipeline.saver import Saver
@@ -137,11 +136,13 @@ def train(
     evaluate: Callable[[], dict[str, float]],
     what: str,
     quiet: bool,
+    whole: Progress | None = None,
 ) -> None:
     """Train `objective.model` in place for `steps` optimizer steps, going on from the newest checkpoint in the stage.
 
     `evaluate` is called on the first process behind every `eval_steps` but the last step; what it returns is logged.
-    The last whole step is left as a checkpoint: at the end, and where a signal stops the training.
+    The last whole step is left as a checkpoint: at the end, and where a signal stops the training. `whole`: the bar of
+    the stage that this training is a part of, in tokens; without it the training has one of its own.
     """
     if config.batch_sequences < ranks.world:
         raise UserError(
@@ -157,12 +158,16 @@ def train(
     log = TrainingLog(stage, tokens_per_step, steps)
     saver = Saver(objective.learnt, optimizer, log, ranks, keep=config.keep_checkpoints)
     first = saver.restore()
-    if ranks.first and not quiet:
-        print(f"hardmask {what}: steps {first + 1:,} to {steps:,}", file=sys.stderr, flush=True)
     wrapped = _wrap(objective, config, ranks, device)
-    progress = bar(what, steps * tokens_per_step, quiet=quiet or not ranks.first, done=first * tokens_per_step)
+    shown: contextlib.AbstractContextManager[Progress] = contextlib.nullcontext(whole)  # type: ignore[arg-type]
+    if whole is None:
+        shown = bar(what, steps * tokens_per_step, quiet=quiet or not ranks.first)
     batches = prefetched(lambda: _batches(rows, config, ranks, device, range(first, steps)))
-    with _stopped_together(ranks), progress, contextlib.closing(batches), saver.saved_when_stopped():
+    with _stopped_together(ranks), shown as progress, contextlib.closing(batches), saver.saved_when_stopped():
+        if ranks.first and not quiet:
+            progress.say(f"hardmask {what}: steps {first + 1:,} to {steps:,}")
+        progress.part(what)
+        progress.skip(first * tokens_per_step)
         for step, batch in zip(range(first, steps), batches, strict=False):
             if step and step % config.eval_steps == 0 and ranks.first:
                 with log.paused(), stopping.released() if ranks.world > 1 else contextlib.nullcontext():

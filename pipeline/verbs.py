@@ -40,8 +40,9 @@ VERBS = {
     "alm": Verb(
         "hardmask.stage1_score.train_alm:train_alms",
         "train the two auto-regressive LMs in alm/",
+        check="hardmask.pipeline.curves:check_settings",
         parallel=True,
-        groups=("alm",),
+        groups=("alm", "log"),
     ),
     "score": Verb(
         "hardmask.stage1_score.score:score",
@@ -56,7 +57,7 @@ VERBS = {
         "masked-LM pre-training in mlm/NAME/",
         check="hardmask.stage2_pretrain.pretrain:check_settings",
         parallel=True,
-        groups=("mlm", "masking"),
+        groups=("mlm", "masking", "log"),
     ),
     "glue": Verb(
         "hardmask.stage2_pretrain.glue:run_glue",

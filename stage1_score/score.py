@@ -9,7 +9,7 @@ from typing import Any
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import Run, as_json
 from hardmask.pipeline.disk import hardness_bytes, require_free
-from hardmask.pipeline.progress import bar
+from hardmask.pipeline.progress import Progress, bar
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage, weights_digest
 from hardmask.pipeline.shard_folder import ShardFolder
 from hardmask.pipeline.shares import Share, share_of
@@ -90,7 +90,7 @@ def _finish(job: Job, tokens: ShardFolder, target: ShardFolder, stage: Stage, sh
 class _Report:
     """Progress to the terminal, records and events to metrics.jsonl."""
 
-    def __init__(self, stage: Stage, progress: Any) -> None:
+    def __init__(self, stage: Stage, progress: Progress) -> None:
         self.stage, self.progress = stage, progress
 
     def scored(self, positions: int) -> None:
@@ -101,5 +101,5 @@ class _Report:
         self.stage.log(**values, seconds=self.stage.seconds())
 
     def event(self, line: str, **values: Any) -> None:
-        self.progress.write(f"hardmask score: {line}", file=sys.stderr)
+        self.progress.say(f"hardmask score: {line}")
         self.stage.log(event=line, **values)

@@ -9,8 +9,10 @@ import numpy as np
 
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import Run, as_json
+from hardmask.pipeline.curves import curves
 from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.order import Order
+from hardmask.pipeline.progress import Progress, bar
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, Stage
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
@@ -20,12 +22,25 @@ from hardmask.stage1_score.alm import NextToken, new_alm
 
 def train_alms(run: Run, folder: RunFolder) -> None:
     """Train both directions into `alm/forward` and `alm/backward`; one given by a folder or hub name is not trained."""
-    for direction in DIRECTIONS:
-        if not getattr(run.alm, direction):
-            _train_direction(run, folder, direction)
+    directions = [direction for direction in DIRECTIONS if not getattr(run.alm, direction)]
+    if not directions:
+        return
+    finished = [d for d in directions if (folder.alm(d) / "training" / "done.json").exists()]
+    tokens = _tokens_of_training(run, folder)
+    quiet = run.quiet or len(finished) == len(directions) or not distributed.start(run.device).first
+    with bar("alm", tokens * len(directions), quiet=quiet, done=tokens * len(finished)) as progress:
+        for direction in directions:
+            _train_direction(run, folder, direction, progress)
 
 
-def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
+def _tokens_of_training(run: Run, folder: RunFolder) -> int:
+    """Positions that one direction is trained on."""
+    tokens = folder.shards("tokens")
+    rows, length = sum(count for _, count in tokens.units(TRAIN)), tokens.manifest["metadata"]["sequence_length"]
+    return total_steps(run.alm, rows, length, run.alm.tokens) * run.alm.batch_sequences * length
+
+
+def _train_direction(run: Run, folder: RunFolder, direction: str, progress: Progress) -> None:
     ranks = distributed.start(run.device)
     tokens = folder.shards("tokens")
     metadata = tokens.manifest["metadata"]
@@ -50,7 +65,7 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
         nats, exact = loss / max(1.0, targets), correct / max(1.0, targets)
         return {f"{name}_loss": nats, f"{name}_perplexity": perplexity(nats), f"{name}_accuracy": exact}
 
-    with stage.alone():
+    with stage.alone(), curves(stage, run.log, f"alm {direction}"):
         train(
             objective,
             OrderedRows(tokens, order),
@@ -63,6 +78,7 @@ def _train_direction(run: Run, folder: RunFolder, direction: str) -> None:
             evaluate=lambda: measure(held_out, "held_out"),
             what=f"alm {direction}",
             quiet=run.quiet,
+            whole=progress,
         )
         if ranks.first:
             results = {**measure(held_out, "held_out"), **measure(seen, "train")}

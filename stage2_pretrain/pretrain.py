@@ -12,9 +12,11 @@ import torch
 
 from hardmask.pipeline import distributed
 from hardmask.pipeline.config import MaskingConfig, MlmConfig, Run, as_json
+from hardmask.pipeline.curves import curves
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.order import Order
+from hardmask.pipeline.progress import Progress, bar
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.recipes import selected_runs
 from hardmask.pipeline.runfolder import RunFolder, Stage, weights_digest
@@ -31,9 +33,15 @@ EVALUATION_SEED = 2**32 - 1  # masks of the evaluation are the same for every ru
 
 def pretrain(run: Run, folder: RunFolder) -> None:
     """Pre-train every selected MLM run into `mlm/NAME`; finished ones are kept. Then the numbers behind the figures."""
-    for mlm, masking in selected_runs(run, folder.recipe, folder.typed):
-        pretrain_one(run, folder, mlm, masking, folder.mlm / mlm.name)
-    if distributed.start(run.device).first:
+    runs = selected_runs(run, folder.recipe, folder.typed)
+    ranks = distributed.start(run.device)
+    tokens = {mlm.name: _tokens_of_training(folder, mlm) for mlm, _ in runs}
+    finished = [mlm.name for mlm, _ in runs if (folder.mlm / mlm.name / "training" / "done.json").exists()]
+    quiet = run.quiet or len(finished) == len(runs) or not ranks.first
+    with bar("mlm", sum(tokens.values()), quiet=quiet, done=sum(tokens[name] for name in finished)) as progress:
+        for mlm, masking in runs:
+            pretrain_one(run, folder, mlm, masking, folder.mlm / mlm.name, progress)
+    if ranks.first:
         analyse(run, folder)
 
 
@@ -43,8 +51,25 @@ def check_settings(run: Run, folder: RunFolder) -> None:
         check_masking(masking, run.tokens.sequence_length)
 
 
-def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingConfig, target: Path) -> None:
-    """Pre-train one MLM run into a folder, in all processes of a torchrun; a finished one is kept."""
+def _tokens_of_training(folder: RunFolder, mlm: MlmConfig) -> int:
+    """Positions that a run is trained on."""
+    shards = folder.shards("hardness")
+    rows, length = sum(count for _, count in shards.units(TRAIN)), shards.manifest["metadata"]["sequence_length"]
+    return total_steps(mlm, rows, length) * mlm.batch_sequences * length
+
+
+def pretrain_one(
+    run: Run,
+    folder: RunFolder,
+    mlm: MlmConfig,
+    masking: MaskingConfig,
+    target: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Pre-train one MLM run into a folder, in all processes of a torchrun; a finished one is kept.
+
+    `progress`: the bar of what it is a part of; none: one of its own.
+    """
     ranks = distributed.start(run.device)
     shards = folder.shards("hardness")
     metadata = shards.manifest["metadata"]
@@ -72,7 +97,7 @@ def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingCo
     rows = spread_rows(shards, HELD_OUT, mlm.eval_sequences, data.columns)
     held_out = None if rows is None else to_batch(rows, np.zeros(len(rows), dtype=np.int64), device)
     measure = Measure(objective, held_out, length, micro_sequences(mlm, length, device), device)
-    with stage.alone():
+    with stage.alone(), curves(stage, run.log, f"mlm {mlm.name}"):
         train(
             objective,
             OrderedRows(shards, order, data.columns),
@@ -85,6 +110,7 @@ def pretrain_one(run: Run, folder: RunFolder, mlm: MlmConfig, masking: MaskingCo
             evaluate=measure.uniform_and_own,
             what=f"mlm {mlm.name}",
             quiet=run.quiet,
+            whole=progress,
         )
         if ranks.first:
             _finish(objective, target, folder, stage, measure, steps)

@@ -26,8 +26,9 @@ def without_times(value: Any) -> Any:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """Every file below a folder by its relative name."""
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below a folder by its relative name, but curves, which are made from metrics.jsonl."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".tfevents." not in path.name)
+    return {str(path.relative_to(folder)): path for path in files}
 
 
 def rows_of(folder: Path) -> int:

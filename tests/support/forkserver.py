@@ -26,6 +26,7 @@ def import_everything() -> None:
     import pyarrow.dataset  # noqa: F401
     import safetensors.torch  # noqa: F401
     import sklearn.metrics  # noqa: F401
+    import tensorboardX.event_file_writer  # noqa: F401
     import tyro  # noqa: F401
     from transformers import (  # noqa: F401
         AutoModelForMaskedLM,
