@@ -1,4 +1,5 @@
-"""The report's pictures: each function draws the rows of one table, as they stand in the CSV file beside it, as PNG.
+"""The report's pictures: each function draws the rows of one table, as they stand in the CSV file beside it, into
+a file whose ending says how, .png or .svg.
 
 Colours are Okabe and Ito's, which people with any colour vision tell apart; lines differ in dash or marker besides.
 A row is a dict of plain values; None means that there is no value.
@@ -6,7 +7,7 @@ A row is a dict of plain values; None means that there is no value.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ WIDTH = 7.7  # inches: 1,000 pixels
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DIRECTIONS = ("forward", "backward")
-MISSING_GLYPH = "\u25a1"  # a white square, for characters the font lacks
 
 
 def alm_loss(rows: Sequence[Row], path: Path) -> None:
@@ -102,113 +102,41 @@ def mask_overlap(rows: Sequence[Row], path: Path) -> None:
     save(figure, path)
 
 
-def words(rows: Sequence[Row], path: Path) -> None:
-    """`text`, `log10_perplexity_forward`, `…_backward`, `…_mean`, `ends_document`: the words of a passage in order.
+def directions(rows: Sequence[Row], path: Path) -> None:
+    """`nats_forward`, `nats_backward` (a bin's lower edges), `tokens`, `bin_nats` the same in all rows."""
+    width = rows[0]["bin_nats"]
+    places = [(round(row["nats_forward"] / width), round(row["nats_backward"] / width)) for row in rows]
+    size = 1 + max(max(place) for place in places)
+    counts = np.full((size, size), np.nan)
+    for (forward, backward), row in zip(places, rows, strict=True):
+        counts[backward, forward] = row["tokens"]
+    figure, (axes,) = new_figure(4.4, 1)
+    from matplotlib.colors import LogNorm
 
-    Three panels of wrapped lines, each word on a box shaded by log10 of its perplexity.
-    """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    names = [f"log10_perplexity_{kind}" for kind in (*DIRECTIONS, "mean")]
-    titles = (" given the text before it", " given the text after it", ", mean of both (of the logarithms)")
-    shades = colormaps["YlOrBr"]
-    scale = Normalize(0, max(1.0, float(np.quantile([row[name] for row in rows for name in names], 0.95))), clip=True)
-    font = _font()
-    known = font.get_charmap()
-    texts = [_drawable(row["text"], known) for row in rows]
-    places, lines = _wrapped(texts, [row["ends_document"] for row in rows], font)
-    line_height, head, foot = 21.0, 30.0, 62.0  # pixels
-    height = 3 * (head + lines * line_height) + foot
-    figure, (axes,) = new_figure(height / DPI, 1, constrained=False)
-    axes.set_position((0, 0, 1, 1))
-    axes.set(xlim=(0, WIDTH * DPI), ylim=(height, 0))
-    axes.set_axis_off()
-    for panel, (name, title) in enumerate(zip(names, titles, strict=True)):
-        top = panel * (head + lines * line_height)
-        axes.text(MARGIN, top + 19, f"Perplexity of each word{title}", fontsize=8, fontweight="bold", va="center")
-        for row, place in zip(rows, places, strict=True):
-            if place is not None:
-                x, line, width, text = place
-                y = top + head + line * line_height
-                _word(axes, (x, y, width, line_height - 2), text, shades(scale(row[name])))
-                if row["ends_document"]:
-                    axes.text(x + width + 2, y + line_height / 2, "¶", fontsize=7, color="0.5", va="center_baseline")
-    bar = figure.add_axes((MARGIN / (WIDTH * DPI), 36 / height, 0.4, 10 / height))
-    label = figure.colorbar(ScalarMappable(scale, shades), cax=bar, orientation="horizontal", extend="max")
-    label.set_label("log10 of the word's perplexity, 1/p", fontsize=7, labelpad=1)
-    label.ax.tick_params(labelsize=7, length=2, pad=1)
+    top = size * width
+    shown = axes.imshow(counts, origin="lower", extent=(0, top, 0, top), cmap="YlOrBr", norm=LogNorm(),
+                        interpolation="nearest")  # fmt: skip
+    axes.plot([0, top], [0, top], color="0.5", lw=1.0, ls=":")
+    bar = figure.colorbar(shown, ax=axes, shrink=0.9)
+    bar.set_label("tokens", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    dress(axes, "Each token's two perplexities", "nats given the text before it", "nats given the text after it")
     save(figure, path)
 
 
-# Text as boxes
-
-MARGIN = 12.0  # pixels
-WORD_POINTS = 8.0
-
-
-def _word(axes: Any, box: tuple[float, float, float, float], text: str, colour: tuple[float, ...]) -> None:
-    from matplotlib.patches import Rectangle
-
-    x, y, width, height = box
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, lw=0))
-    luminance = float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
-    ink = "black" if luminance > 0.42 else "white"
-    # Not as mathematics: the corpus has dollar signs.
-    axes.text(x + 1.5, y + height / 2, text, fontsize=WORD_POINTS, color=ink, va="center_baseline", parse_math=False)
-
-
-def _wrapped(
-    texts: Sequence[str], ends: Sequence[bool], font: Any
-) -> tuple[list[tuple[float, int, float, str] | None], int]:
-    """Where each word goes, (x in pixels, line, width in pixels, text without outer spaces), and how many lines.
-
-    None for a word that is nothing but white space. White space in front of a word becomes a gap; a word wider than a
-    line is cut short; a document's end ends the line.
-    """
-    places: list[tuple[float, int, float, str] | None] = []
-    x, line, space, right = MARGIN, 0, False, WIDTH * DPI - MARGIN
-    for text, end in zip(texts, ends, strict=True):
-        word = text.strip()
-        space = space or text[:1] == " "
-        if not word:
-            places.append(None)
-        else:
-            while _text_width(word, font) + 3 > right - MARGIN:
-                word = word[: len(word) * 3 // 4] + "…"
-            width = _text_width(word, font) + 3
-            x += 4 if space and x > MARGIN else 0
-            if x + width > right:
-                x, line = MARGIN, line + 1
-            places.append((x, line, width, word))
-            x, space = x + width + 0.5, False
-        if end and x > MARGIN:
-            x, line = MARGIN, line + 1
-    return places, line + 1
-
-
-def _drawable(text: str, known: Container[int]) -> str:
-    """White space as single spaces; a square for every character that the font lacks or that does not print."""
-    shown = "".join(c if c.isspace() or (ord(c) in known and c.isprintable()) else MISSING_GLYPH for c in text)
-    pieces = " ".join(shown.split())
-    return f" {pieces}" if shown[:1].isspace() else pieces
-
-
-def _text_width(text: str, font: Any) -> float:
-    """Pixels."""
-    font.set_text(text, 0.0)
-    return float(font.get_width_height()[0]) / 64
-
-
-def _font() -> Any:
-    """Matplotlib's own font at the size of words, to measure with."""
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    font = FT2Font(findfont("DejaVu Sans"))
-    font.set_size(WORD_POINTS, DPI)
-    return font
+def throughput(rows: Sequence[Row], path: Path) -> None:
+    """`stage`, `tokens_per_second`: a bar a stage."""
+    figure, (axes,) = new_figure(0.9 + 0.3 * len(rows), 1)
+    rates = [row["tokens_per_second"] for row in rows]
+    axes.barh(range(len(rows)), rates, color=COLOURS[0], height=0.65)
+    for place, rate in enumerate(rates):
+        axes.annotate(f"{rate:,.0f}", (rate, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [row["stage"] for row in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    dress(axes, "Throughput of each stage", "tokens a second", "")
+    axes.grid(axis="y", visible=False)
+    save(figure, path)
 
 
 # What the figures share

@@ -10,7 +10,7 @@ from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.json_lines import read_lines
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, read_json
 
-NUMBERS = ("hardness", "masks", "words")
+NUMBERS = ("hardness", "masks", "words", "directions", "hard_words")
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hardmask.pipeline.results import Results, Training
-from hardmask.pipeline.tables import Table
+from hardmask.pipeline.tables import Table, from_markdown
 
 PAPER = "The paper's ratio, with RoBERTa-large: 35.43 / 2.47 = 14.3."
 
 
 def summary_tables(results: Results) -> list[Table]:
     """The tables a reader wants first; those without data are left out."""
-    makers: Sequence[Callable[[Results], list[Table]]] = (_corpus, _alm, _over_alpha, _continued, _glue, _seconds)
-    return [table for make in makers for table in make(results)]
-
-
-def detail_tables(results: Results) -> list[Table]:
-    """Further ones, for the page: the hardness of the tokens and what each α makes of the masks."""
-    return [*_hardness(results), *_hardest_tokens(results), *_masks(results)]
+    return [table for make in SUMMARY for table in make(results)]
 
 
 def alpha_name(alpha: float | str) -> str:
@@ -143,29 +137,38 @@ def _control(name: str, results: Results) -> Training | None:
 
 
 def _glue(results: Results) -> list[Table]:
-    """The Markdown tables of the glue stage, taken apart."""
-    tables: list[Table] = []
-    for block in results.glue_table.split("## ")[1:]:
-        title, *lines = block.splitlines()
-        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-        notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-        if len(cells) > 2:
-            tables.append(Table(title, cells[0], cells[2:], notes))
-    return tables
+    """Those of the glue stage."""
+    return from_markdown(results.glue_table)
 
 
 def _seconds(results: Results) -> list[Table]:
-    spent = {"tokens": results.tokens.get("seconds")}
-    spent |= {f"alm {direction}": training.done.get("seconds") for direction, training in results.alm.items()}
-    spent["score"] = results.hardness.get("seconds")
-    spent |= {f"mlm {name}": training.done.get("seconds") for name, training in results.mlm.items()}
-    spent["glue"] = sum(job["seconds"] for job in results.glue_jobs) or None
-    known = {stage: seconds for stage, seconds in spent.items() if seconds is not None}
+    known = stage_times(results)
     if not known:
         return []
-    rows = [[stage, f"{seconds:,.1f}"] for stage, seconds in known.items()]
-    total = sum(known.values())
-    return [Table("Time", ["stage", "seconds"], [*rows, [f"sum ({total / 60:.1f} minutes)", f"{total:,.1f}"]])]
+    rows = [
+        [stage, f"{seconds:,.1f}", *([f"{tokens:,}", f"{tokens / seconds:,.0f}"] if tokens and seconds else ["–", "–"])]
+        for stage, (seconds, tokens) in known.items()
+    ]
+    total = sum(seconds for seconds, _ in known.values())
+    sums = [f"sum ({total / 60:.1f} minutes)", f"{total:,.1f}", "", ""]
+    notes = ["Tokens that the stage went through, training again and again over some; seconds with all evaluation."]
+    return [Table("Time", ["stage", "seconds", "tokens", "tokens a second"], [*rows, sums], notes)]
+
+
+def stage_times(results: Results) -> dict[str, tuple[float, int]]:
+    """Seconds of each stage that is finished, and the tokens it went through, 0 where they are not known."""
+    spent: dict[str, tuple[float | None, int]] = {
+        "tokens": (results.tokens.get("seconds"), results.tokens.get("tokens", 0))
+    }
+    spent |= {f"alm {name}": _training_time(training) for name, training in results.alm.items()}
+    spent["score"] = (results.hardness.get("seconds"), results.hardness.get("tokens", 0))
+    spent |= {f"mlm {name}": _training_time(training) for name, training in results.mlm.items()}
+    spent["glue"] = (sum(job.get("seconds", 0) for job in results.glue_jobs) or None, 0)
+    return {stage: (seconds, tokens) for stage, (seconds, tokens) in spent.items() if seconds is not None}
+
+
+def _training_time(training: Training) -> tuple[float | None, int]:
+    return training.done.get("seconds"), training.tokens_at(training.done.get("steps", 0))
 
 
 def _hardness(results: Results) -> list[Table]:
@@ -193,8 +196,21 @@ def _hardest_tokens(results: Results) -> list[Table]:
     if not tokens:
         return []
     rows = [[repr(t["text"]), str(t["id"]), f"{t['occurrences']:,}", _nats(t["nll_mean"])] for t in tokens]
-    heads = ["token", "id", "occurrences", "mean of both directions (nats)"]
-    return [Table("Hardest vocabulary entries among the frequent ones", heads, rows)]
+    heads = ["token", "id", "occurrences", "mean nats"]
+    notes = ["Mean of both directions, of tokens that occur 20 times or more in the sample."]
+    return [Table("Hardest tokens", heads, rows, notes)]
+
+
+def _hardest_words(results: Results) -> list[Table]:
+    numbers = results.numbers.get("hard_words", {})
+    if not numbers.get("words"):
+        return []
+    rows = [[repr(word["text"]), f"{word['occurrences']:,}", _nats(word["nll_mean"])] for word in numbers["words"]]
+    notes = [
+        "A word's nats are the sum of its tokens'; mean of both directions, of words with a letter that occur "
+        f"{numbers['least_occurrences']} times or more in the sample."
+    ]
+    return [Table("Hardest words", ["word", "occurrences", "mean nats"], rows, notes)]
 
 
 def _masks(results: Results) -> list[Table]:
@@ -232,3 +248,18 @@ def _nats(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+SUMMARY: Sequence[Callable[[Results], list[Table]]] = (_corpus, _alm, _over_alpha, _continued, _glue, _seconds)
+
+PARTS: dict[str, Sequence[Callable[[Results], list[Table]]]] = {
+    "corpus": (_corpus,),
+    "hardness": (_hardness,),
+    "hardest": (_hardest_tokens, _hardest_words),
+    "training": (_alm, _continued),
+    "alpha": (_over_alpha,),
+    "masks": (_masks,),
+    "tasks": (_glue,),
+    "time": (_seconds,),
+}
+"""The tables of each part of the page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,29 @@ def as_markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", *body, *(f"\n{note}" for note in table.notes), ""])
 
 
+def from_markdown(text: str) -> list[Table]:
+    """The tables of a text with one below each `## title`, notes as `- ` lines or paragraphs; other blocks are passed
+    over.
+    """
+    tables: list[Table] = []
+    for block in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, *lines = block.splitlines()
+        rows = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in lines if line.startswith("|")]  # fmt: skip
+        notes = [line.removeprefix("- ") for line in lines if line.strip() and not line.startswith("|")]
+        if len(rows) > 2:
+            heads, rules, *cells = rows
+            left = next((i for i, rule in enumerate(rules) if rule.endswith(":")), len(heads))
+            whole = [(row + [""] * len(heads))[: len(heads)] for row in cells]
+            tables.append(Table(title, heads, whole, notes, left=left))
+    return tables
+
+
 def as_html(table: Table) -> str:
-    """A section with a table that scrolls by itself on a narrow screen; all text is escaped."""
+    """A card with a table that scrolls by itself on a narrow screen; all text is escaped."""
 
     def row(tag: str, cells: Sequence[str]) -> str:
-        classes = [" class=left" if column < table.left else "" for column in range(len(cells))]
+        classes = [' class="left"' if column < table.left else "" for column in range(len(cells))]
         inside = (f"<{tag}{name}>{html.escape(cell)}</{tag}>" for name, cell in zip(classes, cells, strict=True))
         return f"<tr>{''.join(inside)}</tr>"
 
@@ -75,8 +94,9 @@ def as_html(table: Table) -> str:
     body = "\n".join(row("td", cells) for cells in table.rows)
     notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes)
     title = html.escape(table.title)
-    content = f"<div class=wide><table>{head}<tbody>\n{body}\n</tbody></table></div>"
-    return f"<section><h2>{title}</h2>{content}{notes}</section>"
+    region = f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
+    content = f"{region}<table>{head}<tbody>\n{body}\n</tbody></table></div>"
+    return f'<section class="card"><h3>{title}</h3>{content}{notes}</section>'
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

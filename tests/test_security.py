@@ -76,4 +76,4 @@ def test_text_of_a_corpus_is_escaped_in_the_page():
     hostile = "<script>alert(1)</script>"
     page = as_html(Table(hostile, [hostile, "n"], [[hostile, hostile]], [hostile]))
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") == 5
+    assert page.count("&lt;script&gt;") == 6

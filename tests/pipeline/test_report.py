@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
 import re
+import shutil
 import warnings
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from hardmask.pipeline import figures
+from hardmask.pipeline import figures, figures_words
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.report import PICTURES, make_report
+from hardmask.pipeline.report import make_report
+from hardmask.pipeline.report_figures import PICTURES, draw_pictures
+from hardmask.pipeline.results import NUMBERS, read_results
 from hardmask.pipeline.runfolder import RunFolder
-from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text
+from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text, from_markdown
 
 ALPHAS = [0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, "inf"]
 LENGTH = 32
@@ -27,8 +32,14 @@ def write(path, value):
     path.write_text(json.dumps(value))
 
 
+def provenance(stage):
+    return {"started": f"2026-01-02T03:04:0{stage}.5+00:00", "command": ["/home/x/hardmask", "glue", MARKUP],
+            "versions": {"torch": "2.13.0", "numpy": f"2.{stage}"},
+            "git_commit": f"{stage}" * 40 + "-dirty"}  # fmt: skip
+
+
 def write_training(folder, *, settings, lines, done):
-    write(folder / "training/config.json", {"settings": settings})
+    write(folder / "training/config.json", {"settings": settings, **provenance(2)})
     (folder / "training/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if done:
         write(folder / "training/done.json", done)
@@ -55,6 +66,7 @@ def write_run(folder):
     metadata = {"corpus": MARKUP, "sequence_length": LENGTH}
     totals = {"documents": 1_234, "text_bytes": 2_000_000, "tokens": 500_000, "sequences": 3_968, "bytes": 3_000_000}
     write(folder.tokens / "manifest.json", {"metadata": metadata})
+    write(folder.tokens / "config.json", {"settings": {"corpus": {"name": MARKUP, "path": ["a"]}}, **provenance(1)})
     write(folder.tokens / "done.json", {"seconds": 4.5, **totals})
     write(folder.hardness / "done.json", {"seconds": 60.0, "clamped": 7, **totals})
     for number, direction in enumerate(("forward", "backward")):
@@ -82,6 +94,21 @@ def write_run(folder):
     (folder.glue / "table.md").write_text(f"## Probe tasks (made from the corpus; not GLUE)\n\n{body}\n\n- One seed.\n")
     (folder.glue / "results.jsonl").write_text('{"seconds": 10.0}\n{"seconds": 15.0}\n')
     write_numbers(folder)
+    write_comparison(folder.path / "compare")
+
+
+def write_comparison(folder):
+    for place, name, numbers in (("", "measures", "results"), ("gradients", "variance", "variance"),
+                                 ("gradients", "covariance", "covariance")):  # fmt: skip
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        (folder / place / f"{name}.svg").write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{MARKUP}</svg>")
+        (folder / place / f"{name}.png").write_text("")
+        (folder / place / f"{numbers}.csv").write_text("strategy,value\nrandom,1\n")
+    table = Table(f"Strategies {MARKUP}", ["strategy", "loss"], [["sharp|er", "3.5 ± 0.1"]], ["A note."])
+    (folder / "table.md").write_text(as_markdown(table))
+    (folder / "gradients/table.md").write_text(
+        as_markdown(Table("Variance", ["strategy", "within"], [["random", "7"]]))
+    )
 
 
 def write_numbers(folder):
@@ -103,6 +130,9 @@ def write_numbers(folder):
     row = {"overlap": 0.2, "coverage": 0.9, "nll_masked": 4.0}
     masks = {"rows": 8, "epochs": 20, "rate": 0.15, "nll_all": 3.0}
     write(folder.analysis / "masks.json", {**masks, "over_alpha": [{"alpha": a, **row} for a in ALPHAS]})
+    write(folder.analysis / "directions.json", {"bin_nats": 0.5, "tokens": [[0, 3], [40, 0]]})
+    hard = {"text": MARKUP, "occurrences": 12, "nll_mean": 21.5}
+    write(folder.analysis / "hard_words.json", {"least_occurrences": 10, "words": [hard]})
     texts = ["The", " price", ",", " ", MARKUP, "\n\n", " 12", "$", " x" * 300, " end"]
     words = [
         {
@@ -126,27 +156,39 @@ def folder(tmp_path, monkeypatch):
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links = [], []
+        self.tags, self.links, self.texts = [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in ("src", "href")]
 
+    def handle_data(self, data):
+        self.texts.append(data)
+
 
 def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 2_000
 
 
-def test_a_whole_run(folder, capsys):
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A whole run with its report, and what was printed."""
+    folder = RunFolder(tmp_path_factory.mktemp("report") / "runs/demo")
     write_run(folder)
-    with warnings.catch_warnings():
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.chdir(folder.path.parents[1]), contextlib.redirect_stdout(printed):
         warnings.simplefilter("error")  # such as a glyph that the font lacks
         make_report(Run(), folder)
-    printed = capsys.readouterr().out
+    return folder, printed.getvalue()
+
+
+def test_a_whole_run(reported):
+    folder, printed = reported
     assert max(map(len, printed.splitlines())) <= 100
     for name in (picture.name for picture in PICTURES):
         assert is_png(folder.report / f"{name}.png")
+        assert "<svg" in (folder.report / f"{name}.svg").read_text()[:1_000]
         assert len((folder.report / f"{name}.csv").read_text().splitlines()) > 2
 
     def row(first):
@@ -167,15 +209,37 @@ def test_a_whole_run(folder, capsys):
     assert "not GLUE" in (folder.report / "summary.md").read_text()
 
 
-def test_the_page_stands_alone_and_escapes_the_corpus(folder):
-    write_run(folder)
-    make_report(Run(), folder)
+def test_the_page_stands_alone_and_escapes_the_corpus(reported):
+    folder, _ = reported
     text = (folder.report / "index.html").read_text()
     page = Page(text)
     assert "script" not in page.tags
     assert "&lt;script&gt;" in text
-    assert all((folder.report / link).is_file() for link in page.links)
-    assert page.tags.count("img") == len(PICTURES)
+    inside = [link for link in page.links if link.startswith(("data:image/svg+xml;base64,", "data:text/csv;base64,"))]
+    assert len(inside) == 2 * (len(PICTURES) + 3)
+    pages = [link for link in page.links if link.startswith("#")]
+    assert all(f'id="{link[1:]}"' in text for link in pages)
+    files = set(page.links) - set(inside) - set(pages) - {"data:,"}
+    assert len(files) == 2 * (len(PICTURES) + 3)
+    assert all((folder.report / link).is_file() for link in files)
+    assert "default-src 'none'" in text  # the browser may load nothing
+    assert page.tags.count("img") == len(PICTURES) + 3
+
+
+def shown_and_parts(folder):
+    """The text of the page, and its parts by their names."""
+    page = Page((folder.report / "index.html").read_text())
+    return " ".join(" ".join(page.texts).split()), [link[1:] for link in page.links if link.startswith("#")]
+
+
+def test_every_part_is_there(reported):
+    shown, parts = shown_and_parts(reported[0])
+    for words in ("Hardness of the corpus", "Hardest words", "21.50", "Forward against backward", "409,600",
+                  "Overlap and coverage", "sharp|er", "3.5 ± 0.1", "Variance of a text's gradient", "not GLUE",
+                  "tokens a second", "Who made what", "2026-01-02 03:04:01", "111111111111-dirty", "numpy",
+                  "hardmask glue <script>", "corpus.path", "2.1 (tokens); 2.2 (alm forward"):  # fmt: skip
+        assert words in shown, words
+    assert parts == ["hardness", "training", "masks", "strategies", "gradients", "tasks", "time", "provenance"]
 
 
 def test_an_unfinished_run_shows_what_is_there(folder, capsys):
@@ -184,6 +248,7 @@ def test_an_unfinished_run_shows_what_is_there(folder, capsys):
     assert sorted(p.name for p in folder.report.iterdir()) == [
         "alm-loss.csv",
         "alm-loss.png",
+        "alm-loss.svg",
         "index.html",
         "summary.md",
     ]
@@ -202,18 +267,23 @@ def test_nothing_held_out(folder, capsys):
     assert re.search(r"base +scratch +random +5 +– +– +– +–", printed)
 
 
-def test_a_second_report_drops_pictures_without_data(folder):
+def test_a_second_report_drops_what_has_no_files(folder):
     write_run(folder)
+    draw_pictures(read_results(folder), folder.report)
+    for absent in ("compare/table.md", "compare/measures.svg", "compare/gradients", "glue/table.md", "mlm", "alm"):
+        path = folder.path / absent
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in NUMBERS:
+        (folder.analysis / f"{name}.json").unlink()
     make_report(Run(), folder)
-    (folder.analysis / "words.json").unlink()
-    make_report(Run(), folder)
-    assert not (folder.report / "words.png").exists()
-    assert "words.png" not in (folder.report / "index.html").read_text()
+    assert sorted(p.name for p in folder.report.glob("*.*")) == [
+        "index.html", "summary.md", "throughput.csv", "throughput.png", "throughput.svg",
+    ]  # fmt: skip
+    assert shown_and_parts(folder)[1] == ["time", "provenance"]
 
 
-def test_the_numbers_beside_a_picture_are_those_of_the_run(folder):
-    write_run(folder)
-    make_report(Run(), folder)
+def test_the_numbers_beside_a_picture_are_those_of_the_run(reported):
+    folder, _ = reported
     with (folder.report / "mlm-loss.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["run"] == "random"]
     assert [int(r["tokens"]) for r in rows] == [int(r["step"]) * 2_048 for r in rows]
@@ -238,7 +308,7 @@ def test_any_text_can_be_drawn(tmp_path, text):
     numbers = {f"log10_perplexity_{kind}": 1.0 for kind in ("forward", "backward", "mean")}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.words([{"text": text, **numbers, "ends_document": False}], tmp_path / "words.png")
+        figures_words.words([{"text": text, **numbers, "ends_document": False}], tmp_path / "words.png")
     assert is_png(tmp_path / "words.png")
 
 
@@ -275,3 +345,16 @@ def test_forms_of_a_table():
     assert "<b>" not in as_html(table)
     assert "1\\|2" in as_markdown(table)
     assert as_text(table).splitlines()[2:4] == ["x      y", "<i>  1|2"]
+
+
+def test_markdown_is_read_as_it_is_written():
+    tables = [Table("A & b", ["x|y", "n", "m"], [["<i>", "1|2", ""], ["c", "3", "4"]], ["one", "two"]),
+              Table("Left", ["a", "b"], [["1", "2"]], left=2)]  # fmt: skip
+    text = "\n".join(map(as_markdown, tables))
+    assert [(t.title, list(t.heads), t.rows, t.notes, t.left) for t in from_markdown(text)] == [
+        (t.title, list(t.heads), t.rows, list(t.notes), t.left) for t in tables
+    ]
+    ragged = "nothing\n## Title\n| a | b |\n| --- | ---: |\n| 1 |\n| 1 | 2 | 3 |\n- note\n## Empty\ntext\n"
+    [table] = from_markdown(ragged)
+    assert table.rows == [["1", ""], ["1", "2"]]
+    assert table.notes == ["note"]

@@ -1,0 +1,108 @@
+"""A run folder for the report's page: shards of texts that mean harm, and masked-LM runs that have settings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from hardmask.pipeline import shards
+from hardmask.pipeline.config import MaskingConfig, as_json
+from hardmask.pipeline.packing import pack
+from hardmask.pipeline.reader import spread_rows
+from hardmask.pipeline.shard_folder import TRAIN
+from hardmask.pipeline.tokenizer import open_tokenizer, train_tokenizer
+from hardmask.pipeline.words import word_starts
+from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
+from hardmask.stage2_pretrain.presets import resolved
+
+HOSTILE = (
+    "</script><script>window.harmed = 1</script>",
+    "<img src=x onerror='window.harmed = 1'>",
+    "\"quotes\" 'and' `ticks` & &amp; ${x} \\u003c",
+    "\u202eright to left\u202c שלום عالم",
+    "emoji 👩‍🚀 🦙 and 日本語, a \u0007 bell",
+)
+SENTENCES = (
+    *HOSTILE,
+    "The sea was calm, and nobody on the island expected the storm that came in the night.",
+    "A reader who knows the beginning can guess the end; the reverse is harder, they say.",
+)
+RUNS = {
+    "base": MaskingConfig(preset="random", seed=4),
+    "hard": MaskingConfig(preset="hardness", alpha=0.001, rate=0.2, seed=7),
+    "<b>words": MaskingConfig(preset="hardness-word", seed=8),
+    "uniform": MaskingConfig(preset="hardness", alpha=float("inf")),
+    "mixed": MaskingConfig(preset="mixture"),
+}
+STEPS, BATCH = 100, 16
+
+
+def write_shards(folder, *, length=64, rows=256):
+    """Tokenizer and finished hardness shards of about `rows` rows, with perplexities as skewed as real ones."""
+    tokenizer = train_tokenizer(iter(SENTENCES), 420)
+    tokenizer.save(folder.tokenizer)
+    metadata = {
+        "format": shards.FORMAT_VERSION, "kind": "hardness", "sequence_length": length, "corpus": HOSTILE[0],
+        "vocabulary": tokenizer.vocabulary, "special_ids": list(tokenizer.special_ids),
+        **{name: getattr(tokenizer, name) for name in ("begin", "end", "pad", "mask")},
+    }  # fmt: skip
+    documents = [(ids, True) for ids in tokenizer.encode(SENTENCES)]
+    per_cycle = sum(len(ids) + 1 for ids, _ in documents)
+    packed = pack(documents * (rows * length // per_cycle), unit=3, first_document=0, sequence_length=length,
+                  begin=tokenizer.begin, end=tokenizer.end, pad=tokenizer.pad, dtype=np.uint16)  # fmt: skip
+    content = ~np.isin(packed.input_ids, tokenizer.special_ids)
+    rng = np.random.default_rng(0)
+    for direction in ("forward", "backward"):
+        values = np.exp(rng.gamma(1.1, 3.0, packed.input_ids.shape)) * content
+        setattr(packed, f"perplexity_{direction}", shards.round_to_8_bits(values.astype(np.float32)))
+    target = folder.shards("hardness")
+    target.begin(metadata)
+    parts = [packed.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(packed), shards.ROWS_PER_BATCH)]
+    target.write_unit(3, parts, metadata, {"split": TRAIN})
+    target.finish([3], metadata)
+    (folder.hardness / "done.json").write_text(json.dumps({"tokens": int(content.sum()), "bytes": 1, "clamped": 0}))
+
+
+def write_runs(folder):
+    """What the masked-LM runs leave of their settings."""
+    for name, masking in RUNS.items():
+        training = folder.mlm / name / "training"
+        training.mkdir(parents=True)
+        settings = {"mlm": {"init": "scratch", "batch_sequences": BATCH}, "masking": as_json(masking),
+                    "strategy": as_json(resolved(masking))}  # fmt: skip
+        (training / "config.json").write_text(json.dumps({"settings": settings}))
+        (training / "metrics.jsonl").write_text("")
+        (training / "done.json").write_text(json.dumps({"steps": STEPS, "finished": name}))
+
+
+class PythonMasks:
+    """The masks of training for the sequences that the page shows."""
+
+    def __init__(self, folder, count=200):
+        hardness = folder.shards("hardness")
+        metadata = hardness.manifest["metadata"]
+        self.rows = spread_rows(hardness, TRAIN, count)
+        self.vocabulary = Vocabulary(
+            size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
+        )
+        words = torch.from_numpy(word_starts(open_tokenizer(str(folder.tokenizer))).packed())
+        self.tables = {"words": words}
+
+    def of(self, masking, epoch, count=None):
+        """For each row and each pass: the masked positions in the order drawn, and the ids the model sees there."""
+        rows = slice(0, count)
+        ids, forward, backward, sequence_id = (
+            torch.from_numpy(np.array(column[rows])) for column in
+            (self.rows.input_ids.astype(np.int64), self.rows.perplexity_forward, self.rows.perplexity_backward,
+             self.rows.sequence_id)
+        )  # fmt: skip
+        masked = mask_batch(ids, forward, backward, sequence_id, epoch, config=masking, vocabulary=self.vocabulary,
+                            tables=self.tables)  # fmt: skip
+        found = []
+        for positions, weights, seen in zip(masked.positions, masked.weights, masked.input_ids, strict=True):
+            drawn = positions[weights > 0]
+            found.append([drawn.tolist(), seen[drawn].tolist()])
+        passes = len(found) // len(ids)
+        return [found[at : at + passes] for at in range(0, len(found), passes)]
