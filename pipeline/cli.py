@@ -149,6 +149,8 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     ranks = distributed.start(run.device)
     distributed.choose_device(run.device, ranks)
     stages = STAGES[: STAGES.index(verb) + 1]
+    if VERBS[verb].alone and getattr(run, VERBS[verb].alone):
+        stages = (verb,)
     if VERBS[verb].shared:
         run = _with_share(verb, run, folder, quiet=run.quiet or not ranks.first)
     for name in stages:

@@ -7,6 +7,7 @@ paper does not state; the values themselves stand here or, where a recipe differ
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -235,17 +236,23 @@ class GlueConfig:
     """Fine-tuning on GLUE or, where GLUE is absent, on probe tasks made from the corpus."""
 
     path: str = ""
-    """The folder of the official TSV files, or hub for nyu-mll/glue. Empty: probe tasks."""
+    """The folder of the official TSV folders, one with parquet or Arrow files laid out as nyu-mll/glue, or hub for that
+    repository. Empty: probe tasks."""
     tasks: tuple[str, ...] = ()
     """Such as mrpc stsb; empty: all whose files are there."""
     models: tuple[str, ...] = ()
     """Names of MLM runs, folders or hub names; empty: every finished run under mlm/."""
-    lr: float = 1e-5
-    """Peak learning rate (paper's grid: 7e-6, 1e-5, 2e-5)."""
-    batch_rows: int = 32
-    """Rows per optimizer step (paper's grid: 16, 32)."""
-    dropout: float = 0.1
-    """Of hidden states, attention and classifier (paper's grid: 0.1, 0.2)."""
+    lr: tuple[float, ...] = (7e-6, 1e-5, 2e-5)
+    """Peak learning rates to try (paper); with --glue.batch-rows and --glue.dropout they make the grid. `compare`
+    takes the first value of each."""
+    batch_rows: tuple[int, ...] = (16, 32)
+    """Rows per optimizer step to try (paper)."""
+    dropout: tuple[float, ...] = (0.1, 0.2)
+    """Of hidden states, attention and classifier, to try (paper)."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of the classifier's initialisation, order and dropout; each cell of the grid is trained with every one (ours)."""
+    one_seed_rows: int = 100_000
+    """Tasks trained on more rows than this get the first seed alone (ours): QNLI, QQP and MNLI."""
     epochs: float = 10.0
     """Passes over the training rows (ours, RoBERTa's)."""
     warmup: float = 0.06
@@ -258,16 +265,24 @@ class GlueConfig:
     """Longest pair of texts; the rest is cut (ours, RoBERTa's)."""
     probe_rows: int = 2_000
     """Rows of each probe task, a fifth of them for testing (ours)."""
-    seed: int = 0
-    """Of the classifier's initialisation, order and dropout (ours)."""
+    mnli_start: bool = False
+    """Fine-tune RTE, MRPC and STS-B from each model's best MNLI model as well, in rows of their own."""
 
     def __post_init__(self) -> None:
-        check_range(self, "--glue", "batch_rows", "max_rows", "max_tokens", "probe_rows", least=1)
-        check_range(self, "--glue", "lr", "epochs", above=0)
+        check_range(self, "--glue", "max_rows", "max_tokens", "probe_rows", "one_seed_rows", least=1)
+        check_range(self, "--glue", "epochs", above=0)
         check_range(self, "--glue", "weight_decay")
-        check_range(self, "--glue", "dropout", below=1)
         _check(self, "--glue", "warmup", 0 <= self.warmup <= 1, "Give a share of the steps, such as 0.06")
-        _check(self, "--glue", "seed", 0 <= self.seed < 2**32, SEED)
+        for name, good, mend in (
+            ("lr", lambda lr: 0 < lr < math.inf, "Give numbers above 0"),
+            ("batch_rows", lambda rows: rows >= 1, "Give numbers of at least 1"),
+            ("dropout", lambda share: 0 <= share < 1, "Give shares of at least 0 and below 1"),
+            ("seeds", lambda seed: 0 <= seed < 2**32, f"{SEED}, or several"),
+        ):
+            values = getattr(self, name)
+            different = bool(values) and len(set(values)) == len(values)
+            _check(self, "--glue", name, different, "Give one value or several different ones")
+            _check(self, "--glue", name, all(map(good, values)), mend)
 
 
 @dataclass(frozen=True, kw_only=True)

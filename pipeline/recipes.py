@@ -73,7 +73,7 @@ def demo() -> Recipe:
             order_seed=1,
         ),
         masking=MaskingConfig(seed=1),
-        glue=GlueConfig(epochs=3.0, lr=3e-4, batch_rows=32, dropout=0.0, max_tokens=128),
+        glue=GlueConfig(lr=(3e-4, 1e-3), batch_rows=(32,), dropout=(0.0,), seeds=(0,), epochs=3.0, max_tokens=128),
     )
     base = MlmRun(
         name="base",
@@ -106,6 +106,7 @@ def small() -> Recipe:
             order_seed=1,
         ),
         masking=MaskingConfig(seed=1),
+        glue=GlueConfig(lr=(2e-5, 5e-5, 1e-4), batch_rows=(32,), dropout=(0.1,), seeds=(0, 1, 2)),
     )
     base = MlmRun(
         name="base",

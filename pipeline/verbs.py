@@ -24,6 +24,8 @@ class Verb:
     """`Run`, or a subclass of it with the verb's own flags."""
     shared: bool = False
     """Several jobs may each do a share of it."""
+    alone: str = ""
+    """A flag of its settings with which a stage needs none of those before it."""
     argument: str = ""
     """The flag whose value may stand right behind the verb."""
     instead: str = ""
@@ -64,6 +66,9 @@ VERBS = {
         "fine-tune on GLUE or on probe tasks",
         check="hardmask.stage2_pretrain.glue:check_settings",
         groups=("glue",),
+        settings="hardmask.stage2_pretrain.glue:GlueRun",
+        shared=True,
+        alone="recompute",
     ),
     "report": Verb("hardmask.pipeline.report:make_report", "figures and tables in report/ from the files of a run"),
     "plan": Verb(
@@ -87,6 +92,11 @@ VERBS = {
         "hardmask.pipeline.verify:verify",
         "look for damage, and say how to mend it",
         settings="hardmask.pipeline.verify:VerifyRun",
+    ),
+    "push": Verb(
+        "hardmask.pipeline.push:push",
+        "upload a run's shards, or one of its models, to the Hugging Face hub",
+        settings="hardmask.pipeline.push:PushRun",
     ),
     "repair": Verb("hardmask.pipeline.verify:repair", "make again what is damaged, and nothing else"),
     "annotate": Verb(

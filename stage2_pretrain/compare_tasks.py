@@ -8,18 +8,13 @@ from pathlib import Path
 
 from hardmask.pipeline.config import Run
 from hardmask.pipeline.distributed import choose_device
+from hardmask.pipeline.json_lines import append_line, read_lines
 from hardmask.pipeline.runfolder import RunFolder
 from hardmask.stage2_pretrain.comparison import TASK_PREFIX, RunValues
 from hardmask.stage2_pretrain.fine_tune import fine_tune
-from hardmask.stage2_pretrain.glue import (
-    choose_models,
-    choose_tasks,
-    corpus_documents,
-    job_key,
-    load_tokenizer,
-    task_digest,
-)
-from hardmask.stage2_pretrain.glue_metrics import append_result, read_results
+from hardmask.stage2_pretrain.glue import choose_tasks, corpus_documents
+from hardmask.stage2_pretrain.glue_jobs import first_cell, job_key, task_digest
+from hardmask.stage2_pretrain.glue_models import choose_models, load_tokenizer
 
 
 def add_tasks(
@@ -37,19 +32,19 @@ def add_tasks(
     settings = dataclasses.replace(run.glue, tasks=tasks)
     device = choose_device(run.device).type
     file = folder.path / "compare" / "tasks.jsonl"
-    known = read_results(file)
+    known = {result["key"]: result for result in read_lines(file)}
     for task in choose_tasks(settings, lambda: corpus_documents(run, folder)):
         digest = task_digest(task)
         for one in runs:
             path = path_of(folder, one.strategy, one.seed)
             model = dataclasses.replace(choose_models([str(path)], folder)[0], name=f"{one.strategy}/seed-{one.seed}")
             tokenizer = load_tokenizer(model.path, folder.tokenizer)
-            seeded = dataclasses.replace(settings, seed=one.seed)
+            seeded = first_cell(settings, one.seed)
             key = job_key(model, digest, tokenizer, seeded)
             if key not in known:
-                done = fine_tune(model.path, tokenizer, task, seeded, device=device, out=None, quiet=run.quiet)
+                done = fine_tune(model.path, tokenizer, task, seeded, device=device, quiet=run.quiet)
                 del done["predictions"]
                 known[key] = {"key": key, "model": model.name, **done}
-                append_result(file, known[key])
+                append_line(file, known[key])
             scores = [metrics[known[key]["shown"]] for metrics in known[key]["metrics"].values()]
             one.values[f"{TASK_PREFIX}{task.name}"] = sum(scores) / len(scores)

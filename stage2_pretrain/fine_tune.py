@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from hardmask.pipeline.config import GlueConfig
 from hardmask.pipeline.errors import UserError, brief
 from hardmask.pipeline.progress import bar
 from hardmask.pipeline.training import autocast
-from hardmask.stage2_pretrain.glue_metrics import constant_baseline, evaluate
+from hardmask.stage2_pretrain.glue_jobs import JobSettings
+from hardmask.stage2_pretrain.glue_metrics import evaluate
 from hardmask.stage2_pretrain.glue_tasks import Split, TaskData
 
 BETAS, EPSILON = (0.9, 0.98), 1e-6  # Adam's, as in RoBERTa's recipe, which also does not clip gradients
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-WHERE_ONLY = {"path", "tasks", "models", "probe_rows"}
-"""Settings that say which jobs there are; all others are part of a job."""
 SUBSET_SEED = 1
-"""Of the rows --glue.max-rows keeps, which stay the same when --glue.seed varies."""
+"""Of the rows --glue.max-rows keeps, which stay the same when the job's seed varies."""
 PREDICTION_ROWS = 64
 """Rows per forward pass without gradients."""
 
@@ -35,19 +33,21 @@ Features = list[dict[str, Any]]
 """One row each: input_ids, attention_mask, what else the tokenizer makes, and `labels` in training."""
 
 
-def job_settings(settings: GlueConfig) -> dict[str, Any]:
-    """The settings that are part of a job."""
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in WHERE_ONLY}
-
-
 def fine_tune(
-    model_path: str, tokenizer: Any, task: TaskData, settings: GlueConfig, *, device: str, out: Path | None, quiet: bool
+    model_path: str,
+    tokenizer: Any,
+    task: TaskData,
+    settings: JobSettings,
+    *,
+    device: str,
+    quiet: bool,
+    encoder: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a classifier (or regressor) on top of a pre-trained encoder, and predict the task's dev splits.
+    """Train a classifier (or regressor) on top of a pre-trained encoder, and predict the task's dev and test splits.
 
-    `device`: "cpu" or "cuda"; bf16 where CUDA has it. `out`: a folder for the predictions, one SPLIT.npy each; None:
-    not written. Returns plain JSON values, metrics in [-1, 1] among them, but for `predictions`: dev split -> [rows]
-    int64 class ids or float64 scores. UserError: the model cannot be loaded, or has a smaller vocabulary.
+    `device`: "cpu" or "cuda"; bf16 where CUDA has it. `encoder`: a folder for the trained encoder without its head;
+    None: not kept. Returns plain JSON values, metrics in [-1, 1] among them, but for `predictions`: split -> [rows]
+    int8 class ids or float64 scores. UserError: the model cannot be loaded, or has a smaller vocabulary.
     """
     from transformers import set_seed
 
@@ -61,20 +61,18 @@ def fine_tune(
         steps, loss = train_classifier(model, tokenizer, features, settings, device=device, quiet=quiet, what=task.name)
         predictions = {
             name: predict(model, tokenizer, encode(tokenizer, split, max_tokens, model.config.vocab_size))
-            for name, split in task.dev.items()
+            for part in (task.dev, task.test)
+            for name, split in part.items()
         }
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, values in predictions.items():
-            np.save(out / f"{name}.npy", values)
+        if encoder is not None:
+            model.base_model.save_pretrained(encoder)
     return {
         "task": task.name,
         "probe": task.probe,
         "shown": task.metrics[0],
         "metrics": {name: evaluate(task.metrics, task.dev[name].labels or (), predictions[name]) for name in task.dev},
-        "baseline": constant_baseline(task),
-        "settings": job_settings(settings),
-        "rows": {"train": len(train_rows), **{name: len(split) for name, split in task.dev.items()}},
+        "settings": dataclasses.asdict(settings),
+        "rows": len(train_rows),
         "max_tokens": max_tokens,
         "steps": steps,
         "train_loss": loss if math.isfinite(loss) else None,
@@ -152,7 +150,7 @@ def encode(tokenizer: Any, split: Split, max_tokens: int, vocabulary: int) -> Fe
 
 
 def train_classifier(
-    model: Any, tokenizer: Any, features: Features, settings: GlueConfig, *, device: str, quiet: bool, what: str
+    model: Any, tokenizer: Any, features: Features, settings: JobSettings, *, device: str, quiet: bool, what: str
 ) -> tuple[int, float]:
     """Train in place with Hugging Face's Trainer; returns optimizer steps and mean training loss."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -197,10 +195,10 @@ def train_classifier(
 
 @torch.inference_mode()
 def predict(model: Any, tokenizer: Any, features: Features) -> np.ndarray:
-    """[rows] int64 class ids or, of a regression, float64 scores, on the model's device."""
+    """[rows] int8 class ids or, of a regression, float64 scores, computed on the model's device."""
     model.eval()
     regression = model.config.problem_type == "regression"
-    values = np.empty(len(features), dtype=np.float64 if regression else np.int64)
+    values = np.empty(len(features), dtype=np.float64 if regression else np.int8)
     by_length = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
     for start in range(0, len(features), PREDICTION_ROWS):
         rows = by_length[start : start + PREDICTION_ROWS]

@@ -1,43 +1,59 @@
-"""The `glue` stage: fine-tune every chosen model on every chosen task, one setting a task, and tabulate the dev scores.
+"""The `glue` stage: fine-tune every chosen model on every chosen task over the grid, and tabulate the dev scores.
 
-A job is (model, task, settings). Its result is one line of `results.jsonl`, its dev predictions one file of
-`predictions/`; both carry a key made from all the job depends on, so that a stopped run goes on where it was.
+A job is (model, task, settings, start). What it leaves carries a key made from all it depends on, so that a stopped run
+goes on where it was, several jobs may share the work, and one table shows all that was ever done in the folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline.config import GlueConfig, Run, as_json
-from hardmask.pipeline.distributed import choose_device
+from hardmask.pipeline.distributed import Ranks, choose_device
 from hardmask.pipeline.errors import UserError
-from hardmask.pipeline.json_lines import append_line
-from hardmask.pipeline.publish import write_json
+from hardmask.pipeline.publish import folder_published_as, write_json
 from hardmask.pipeline.runfolder import RunFolder, provenance
-from hardmask.stage2_pretrain.fine_tune import fine_tune, job_settings
-from hardmask.stage2_pretrain.glue_metrics import read_results, write_table
-from hardmask.stage2_pretrain.glue_tasks import TASKS, TaskData, available_tasks, read_task
+from hardmask.pipeline.shares import Share, share_of
+from hardmask.stage2_pretrain.fine_tune import fine_tune
+from hardmask.stage2_pretrain.glue_files import available_tasks, read_task
+from hardmask.stage2_pretrain.glue_jobs import Job, jobs_of, task_digest
+from hardmask.stage2_pretrain.glue_models import Model, choose_models, load_tokenizer
+from hardmask.stage2_pretrain.glue_results import (
+    DIGITS,
+    Result,
+    publish_job,
+    read_jobs,
+    read_records,
+    recompute,
+    record_of,
+    write_record,
+    write_results,
+)
+from hardmask.stage2_pretrain.glue_submission import write_submissions
+from hardmask.stage2_pretrain.glue_summary import dev_score, groups_of
+from hardmask.stage2_pretrain.glue_table import write_tables
+from hardmask.stage2_pretrain.glue_tasks import TASKS, TaskData
 from hardmask.stage2_pretrain.probes import PROBES, make_probes
 
+MNLI = "mnli"
 PROBE_BYTES = 20_000_000
 """UTF-8 bytes of the corpus probe tasks are made from, at most."""
 PROBE_SEED = 1
-"""Of the probe tasks' rows, which stay the same when --glue.seed varies."""
+"""Of the probe tasks' rows, which stay the same when --glue.seeds varies."""
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model to fine-tune: what tables call it, what `from_pretrained` opens, and a digest of its content."""
+@dataclass(frozen=True, kw_only=True)
+class GlueRun(Run):
+    """Settings of `glue`."""
 
-    name: str
-    path: str
-    fingerprint: str
+    recompute: bool = False
+    """Train nothing: compute all numbers and tables again from stored predictions."""
 
 
 def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str, str]]] | None = None) -> None:
@@ -45,31 +61,36 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
 
     `documents` gives the (source name, text) documents probes are made from; None: the run's corpus.
     """
-    settings = run.glue
-    device = choose_device(run.device).type
-    models = choose_models(settings.models, folder)
-    tasks = choose_tasks(settings, documents or (lambda: corpus_documents(run, folder)))
-    write_json(folder.glue / "config.json", {"settings": as_json(settings), **provenance()})
-    known = read_results(folder.glue / "results.jsonl")
-    results = []
-    for task in tasks:
-        digest = task_digest(task)
-        for model in models:
-            tokenizer = load_tokenizer(model.path, folder.tokenizer)
-            key = job_key(model, digest, tokenizer, settings)
-            if key not in known:
-                out = folder.glue / "predictions" / key[:16]
-                done = fine_tune(model.path, tokenizer, task, settings, device=device, out=out, quiet=run.quiet)
-                del done["predictions"]
-                known[key] = {"key": key, "model": model.name, **done}
-                append_line(folder.glue / "results.jsonl", known[key])
-            results.append(known[key])
-    write_table(results, folder.glue)
+    if isinstance(run, GlueRun) and run.recompute:
+        _recompute(folder)
+        return
+    models = choose_models(run.glue.models, folder)
+    tasks = choose_tasks(run.glue, documents or (lambda: corpus_documents(run, folder)))
+    write_json(folder.glue / "config.json", {"settings": as_json(run.glue), **provenance()})
+    digests = [task_digest(task) for task in tasks]
+    for task, digest in zip(tasks, digests, strict=True):
+        write_record(folder.glue, task, digest)
+    worker = Worker(run, folder.glue, {model.name: load_tokenizer(model.path, folder.tokenizer) for model in models})
+    jobs = [
+        job
+        for task, digest in zip(tasks, digests, strict=True)
+        for model in models
+        for job in jobs_of(task, digest, model, worker.tokenizers[model.name], run.glue)
+    ]
+    worker.do(jobs)
+    if run.glue.mnli_start:
+        starting = {digest: task for task, digest in zip(tasks, digests, strict=True) if TASKS[task.name].mnli_start}
+        worker.do_from_mnli(jobs, starting)
+    _write_outcome(folder, read_jobs(folder.glue))
 
 
 def check_settings(run: Run, folder: RunFolder) -> None:
     """Refuse tasks and a data folder that are not there, before anything is spent."""
     settings = run.glue
+    if isinstance(run, GlueRun) and run.recompute:
+        if not read_jobs(folder.glue):
+            raise UserError("no fine-tuning is stored", where=folder.glue, mend="Run it without --recompute first")
+        return
     known = list(TASKS) if settings.path else [*PROBES]
     for name in settings.tasks:
         if name not in known:
@@ -79,21 +100,15 @@ def check_settings(run: Run, folder: RunFolder) -> None:
         raise UserError("there is no such folder", where=f"--glue.path {settings.path}", mend="Check it, or give hub")
 
 
-# Which jobs there are
+# Which tasks there are
 
 
 def choose_tasks(settings: GlueConfig, documents: Callable[[], list[tuple[str, str]]]) -> list[TaskData]:
     """The GLUE tasks under --glue.path or, without one, the probe tasks; those --glue.tasks names, else all."""
     if settings.path:
-        names = settings.tasks or available_tasks(settings.path)
-        untrained = [name for name in names if name in TASKS and "train" not in TASKS[name].sizes]
-        if untrained:
-            mend = "Leave it away: its rows are predicted by a model trained on mnli"
-            raise UserError(f"{untrained[0]} has nothing to train on", where="--glue.tasks", mend=mend)
-        if not names:
-            mend = "Give the folder that holds CoLA, MRPC, … with train.tsv and dev.tsv"
-            raise UserError("no task has its files there", where=f"--glue.path {settings.path}", mend=mend)
-        return [read_task(name, settings.path) for name in names]
+        return [read_task(name, settings.path) for name in _glue_names(settings)]
+    if settings.mnli_start:
+        raise UserError("probe tasks have no MNLI", where="--glue.mnli-start", mend="Give --glue.path for GLUE tasks")
     probes = {probe.name: probe for probe in make_probes(documents(), settings.probe_rows, PROBE_SEED)}
     unknown = [name for name in settings.tasks if name not in probes]
     if unknown or not probes:
@@ -101,6 +116,22 @@ def choose_tasks(settings: GlueConfig, documents: Callable[[], list[tuple[str, s
         mend = f"Give --glue.path for GLUE tasks, or a larger corpus; probes made: {' '.join(probes) or 'none'}"
         raise UserError(what, where="--glue.tasks" if unknown else "--glue.path", mend=mend)
     return [probes[name] for name in settings.tasks or probes]
+
+
+def _glue_names(settings: GlueConfig) -> list[str]:
+    """Tasks to train on; one that another's model predicts comes with that one."""
+    names = list(settings.tasks) or available_tasks(settings.path)
+    if not names:
+        mend = "Give the folder that holds CoLA, MRPC, … with train.tsv and dev.tsv"
+        raise UserError("no task has its files there", where=f"--glue.path {settings.path}", mend=mend)
+    for name in names:
+        needed = TASKS[name].predicted_by if name in TASKS else ""
+        if needed and needed not in names:
+            mend = f"Add {needed}: its model predicts that task's rows"
+            raise UserError(f"{name} has nothing to train on", where="--glue.tasks", mend=mend)
+    if settings.mnli_start and MNLI not in names:
+        raise UserError("mnli is not among the tasks", where="--glue.mnli-start", mend="Add it to --glue.tasks")
+    return [name for name in dict.fromkeys(names) if not (name in TASKS and TASKS[name].predicted_by)]
 
 
 def corpus_documents(run: Run, folder: RunFolder) -> list[tuple[str, str]]:
@@ -116,53 +147,111 @@ def corpus_documents(run: Run, folder: RunFolder) -> list[tuple[str, str]]:
     return found
 
 
-def choose_models(names: Sequence[str], folder: RunFolder) -> list[Model]:
-    """The named MLM runs, folders and hub models; without names every finished MLM run."""
-    finished = folder.finished_mlm_runs()
-    if not names and not finished:
-        raise UserError("no MLM run is finished", where=folder.mlm, mend="Pre-train first, or name --glue.models")
-    return [_model(name, folder, finished) for name in names or finished]
+# Doing jobs
 
 
-def _model(name: str, folder: RunFolder, finished: Sequence[str]) -> Model:
-    from transformers import AutoConfig
+class Worker:
+    """Does this process's share of jobs, those excepted that are done."""
 
-    path = str(folder.mlm / name) if name in finished else name
-    if Path(path).is_dir():
-        content = hashlib.sha256()
-        for file in sorted([*Path(path).glob("config.json"), *Path(path).glob("*.safetensors")]):
-            with file.open("rb") as opened:
-                content.update(hashlib.file_digest(opened, "sha256").digest())
-        return Model(name, path, content.hexdigest())
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        there = f"finished runs: {' '.join(finished) or 'none'}"
-        what = f"{name!r} is no finished MLM run, no folder, and the hub gave no such model"
-        raise UserError(what, where="--glue.models", mend=f"Name a run, folder or hub model; {there}") from error
-    return Model(name, path, str(getattr(config, "_commit_hash", "")))
+    def __init__(self, run: Run, folder: Path, tokenizers: dict[str, Any]) -> None:
+        self.folder, self.tokenizers = folder, tokenizers
+        self.share: Share = share_of(run, Ranks())
+        self.keep_mnli, self.quiet = run.glue.mnli_start, run.quiet
+        self.device = choose_device(run.device).type
+        self.settings = run.glue
+
+    def do(self, jobs: Sequence[Job]) -> None:
+        """Fine-tune what is not done yet. Every N-th job is of one share, so that all have some of every task."""
+        done = read_jobs(self.folder)
+        for job in jobs[self.share.index :: self.share.count]:
+            if job.key not in done:
+                self._do(job)
+
+    def _do(self, job: Job, *, publish: bool = True) -> None:
+        if self.keep_mnli and job.task.name == MNLI:
+            with folder_published_as(self.encoder(job.key)) as encoder:
+                result, predictions = self._fine_tune(job, encoder)
+        else:
+            result, predictions = self._fine_tune(job, None)
+        if publish:
+            publish_job(self.folder, result, predictions)
+            write_results(self.folder, read_jobs(self.folder))
+
+    def _fine_tune(self, job: Job, encoder: Path | None) -> tuple[Result, dict[str, Any]]:
+        done = fine_tune(
+            job.model.path,
+            self.tokenizers[job.model.name],
+            job.task,
+            job.settings,
+            device=self.device,
+            quiet=self.quiet,
+            encoder=encoder,
+        )
+        predictions = done.pop("predictions")
+        about = {"key": job.key, "model": job.model.name, "fingerprint": job.model.fingerprint, "start": job.start}
+        return {**about, "digest": job.digest, **done}, predictions
+
+    def encoder(self, key: str) -> Path:
+        """Where the encoder of an MNLI job is kept."""
+        return self.folder / "encoders" / key[:DIGITS]
+
+    def do_from_mnli(self, jobs: Sequence[Job], tasks: Mapping[str, TaskData]) -> None:
+        """Fine-tune every model on tasks, by digest, from the encoder of its best MNLI job, once all those are done."""
+        of_mnli: dict[str, list[Job]] = {}
+        for job in jobs:
+            if job.task.name == MNLI:
+                of_mnli.setdefault(job.model.name, []).append(job)
+        done, waiting = read_jobs(self.folder), []
+        for name, candidates in of_mnli.items():
+            if any(job.key not in done for job in candidates):
+                waiting.append(name)
+                continue
+            best = max(candidates, key=lambda job: dev_score(done[job.key]))
+            further = self._jobs_from(best, tasks)
+            if any(job.key not in done for job in further):
+                self._keep_only(best, candidates)
+            self.do(further)
+        if waiting:
+            print(
+                f"hardmask glue: MNLI jobs of other shares are not done ({', '.join(waiting)}); run the same command "
+                "again for the jobs that start from them",
+                file=sys.stderr,
+            )
+
+    def _keep_only(self, best: Job, candidates: Sequence[Job]) -> None:
+        """The best MNLI job's encoder, trained again where it was not kept; the others' are removed."""
+        if not self.encoder(best.key).exists():
+            self._do(best, publish=False)
+        for job in candidates:
+            if job.key != best.key:
+                shutil.rmtree(self.encoder(job.key), ignore_errors=True)
+
+    def _jobs_from(self, best: Job, tasks: Mapping[str, TaskData]) -> list[Job]:
+        encoder = Model(best.model.name, str(self.encoder(best.key)), best.model.fingerprint)
+        tokenizer = self.tokenizers[best.model.name]
+        return [
+            job
+            for digest, task in tasks.items()
+            for job in jobs_of(task, digest, encoder, tokenizer, self.settings, best.key)
+        ]
 
 
-def load_tokenizer(model_path: str, fallback: Path) -> Any:
-    """The tokenizer in the model's folder, else the one in `fallback`; special tokens in the text stay text."""
-    from transformers import AutoTokenizer
-
-    own = Path(model_path)
-    # A folder without tokenizer files is not left to AutoTokenizer, which may make an empty one from config.json
-    has_own = not own.is_dir() or any(own.glob("tokenizer*.json")) or any(own.glob("vocab.*"))
-    place = model_path if has_own else str(fallback)
-    return AutoTokenizer.from_pretrained(place, split_special_tokens=True, trust_remote_code=False)
+# What is shown
 
 
-def task_digest(task: TaskData) -> str:
-    """sha256 of all of a task that a result depends on: its train and dev rows and its metrics."""
-    dev = {name: dataclasses.asdict(split) for name, split in task.dev.items()}
-    content = [task.name, task.labels, task.metrics, dataclasses.asdict(task.train), dev]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+def _recompute(folder: RunFolder) -> None:
+    results, different = recompute(folder.glue)
+    _write_outcome(folder, results)
+    for key in different:
+        print(f"hardmask glue: job {key[:DIGITS]}: its predictions give other numbers than it had", file=sys.stderr)
 
 
-def job_key(model: Model, digest: str, tokenizer: Any, settings: GlueConfig) -> str:
-    """sha256 of a job's content: model, task (its digest), tokenizer and settings."""
-    tokens = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    content = [model.name, model.fingerprint, digest, tokens, job_settings(settings)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _write_outcome(folder: RunFolder, results: dict[str, Result]) -> None:
+    """Everything made of results and predictions: results.jsonl, the tables and the submissions."""
+    records = read_records(folder.glue)
+    for result in results.values():
+        record_of(records, result, folder.glue)
+    write_results(folder.glue, results)
+    lines = write_submissions(folder.glue, results.values(), records)
+    groups = groups_of(results.values(), folder.finished_mlm_runs())
+    write_tables(groups, records, lines, folder.glue)

@@ -49,7 +49,7 @@ def test_contents(wheel):
     assert {name.split("/")[1] for name in code} == set(FOLDERS)
     assert not [name for name in code if name.endswith("__init__.py")]
     for folder in FOLDERS:
-        files = (p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".txt", ".html", ".css", ".js"))
+        files = (p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".txt", ".json", ".html", ".css", ".js"))
         ours = {str(p.relative_to(ROOT / folder)) for p in files}
         assert ours == {name.split("/", 2)[2] for name in code if name.split("/")[1] == folder}
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -1,228 +1,80 @@
-"""Fine-tuning, jobs and resume, with a tiny encoder and tokenizer made on the spot."""
+"""The stage: which jobs there are, resume, shares, the MNLI start and --recompute, with a tiny encoder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
-from transformers import PreTrainedTokenizerFast as FastTokenizer
+from official_glue import OFFICIAL, write
+from tiny_encoder import QUICK, WORDS, colour_rows, colours, save_encoder, save_tokenizer
 
-from hardmask.pipeline.config import GlueConfig, Run
+from hardmask.pipeline.cli import main
+from hardmask.pipeline.config import GlueConfig
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.runfolder import RunFolder
-from hardmask.stage2_pretrain import fine_tune as job
 from hardmask.stage2_pretrain import glue
-from hardmask.stage2_pretrain.glue_tasks import Split, TaskData
+from hardmask.stage2_pretrain.glue_jobs import first_cell, grid, job_key, task_digest
+from hardmask.stage2_pretrain.glue_models import choose_models, load_tokenizer
+from hardmask.stage2_pretrain.glue_submission import submission_files
+from hardmask.stage2_pretrain.glue_summary import dev_score
+from hardmask.stage2_pretrain.glue_tasks import TRAINABLE, Split, TaskData
 
-SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-WORDS = ["red", "blue", "green", "stone", "river", "cloud", "house", "light", "north", "south", "seven", "glass"]
-QUICK = GlueConfig(lr=3e-3, batch_rows=16, dropout=0.0, epochs=4.0, max_tokens=32)
-
-
-def save_tokenizer(folder: Path) -> None:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=SPECIALS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    named = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
-    named |= {"unk_token": "<unk>", "mask_token": "<mask>"}
-    FastTokenizer(tokenizer_object=tokenizer, **named).save_pretrained(folder)
-
-
-def save_encoder(folder: Path, seed: int = 0) -> None:
-    """A finished MLM run: an encoder of sequence length 64 and its tokenizer."""
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    RobertaForMaskedLM(RobertaConfig(vocab_size=400, max_position_embeddings=66, **sizes)).save_pretrained(folder)
-    save_tokenizer(folder)
-    (folder / "training").mkdir()
-    (folder / "training" / "done.json").write_text(json.dumps({"finished": f"2020-01-01T00:00:0{seed}"}))
+ONE = {name: (getattr(QUICK, name),) for name in ("lr", "batch_rows", "dropout")} | {"seeds": (QUICK.seed,)}
+GLUE = GlueConfig(**ONE, epochs=1.0, max_tokens=QUICK.max_tokens, probe_rows=100)
+MNLI_SPLITS = ("dev_matched", "dev_mismatched")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def models(tmp_path_factory):
+    """A run folder with a finished MLM run, which is not written to."""
     run = RunFolder(tmp_path_factory.mktemp("run"))
     save_encoder(run.mlm / "base", seed=0)
     save_tokenizer(run.tokenizer)
     return run
 
 
-@pytest.fixture(scope="module")
-def encoder(folder):
-    return str(folder.mlm / "base")
+@pytest.fixture
+def folder(models, tmp_path):
+    (tmp_path / "mlm").symlink_to(models.mlm)
+    (tmp_path / "tokenizer").symlink_to(models.tokenizer)
+    return RunFolder(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder, encoder):
-    return glue.load_tokenizer(encoder, folder.tokenizer)
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the tasks that fine-tuning was called for."""
+    names = []
+    original = glue.fine_tune
+
+    def counted(path, tokenizer, task, settings, **rest):
+        names.append(task.name)
+        return original(path, tokenizer, task, settings, **rest)
+
+    monkeypatch.setattr(glue, "fine_tune", counted)
+    return names
 
 
-def colour_rows(rows: int, seed: int, pairs: bool = False) -> Split:
-    """Label 1 where the text holds the word red, 0 where it holds blue."""
-    rng = np.random.default_rng(seed)
-    labels = [i % 2 for i in range(rows)]
-    texts = []
-    for label in labels:
-        words = list(rng.choice(WORDS[2:], size=int(rng.integers(3, 9))))
-        words.insert(int(rng.integers(len(words))), WORDS[1 - label])
-        texts.append(" " + " ".join(words))
-    others = [" ".join(rng.choice(WORDS[2:], size=4)) for _ in labels] if pairs else None
-    return Split(texts_a=texts, texts_b=others, labels=labels, index=list(range(rows)))
-
-
-def colours(rows: int = 320) -> TaskData:
-    return TaskData(
-        name="colours", train=colour_rows(rows, 0), dev={"dev": colour_rows(80, 1)}, labels=("blue", "red"), probe=True
+def run_of(recompute=False, num_shards=None, shard_index=None, **settings) -> glue.GlueRun:
+    return glue.GlueRun(
+        device="cpu",
+        quiet=True,
+        recompute=recompute,
+        num_shards=num_shards,
+        shard_index=shard_index,
+        glue=dataclasses.replace(GLUE, **settings),
     )
 
 
-def test_learns_a_learnable_task(encoder, tokenizer, tmp_path, capsys):
-    result = glue.fine_tune(encoder, tokenizer, colours(), QUICK, device="cpu", out=tmp_path / "out", quiet=True)
-    assert result["metrics"]["dev"]["accuracy"] > 0.9
-    assert result["baseline"]["dev"]["accuracy"] == 0.5
-    assert (result["rows"], result["steps"]) == ({"train": 320, "dev": 80}, 80)
-    assert result["settings"]["lr"] == 3e-3
-    np.testing.assert_array_equal(np.load(tmp_path / "out" / "dev.npy"), result["predictions"]["dev"])
-    del result["predictions"]
-    json.dumps(result, allow_nan=False)
-    said = capsys.readouterr()
-    assert said.out == said.err == ""
+def use_tasks(monkeypatch, *tasks: TaskData) -> None:
+    monkeypatch.setattr(glue, "choose_tasks", lambda settings, documents: list(tasks))
 
 
-def test_same_seed_same_predictions_other_seed_others(encoder, tokenizer):
-    brief = dataclasses.replace(QUICK, epochs=0.3, dropout=0.1)
-
-    def scores(seed: int) -> np.ndarray:
-        task = stars()
-        settings = dataclasses.replace(brief, seed=seed)
-        return glue.fine_tune(encoder, tokenizer, task, settings, device="cpu", out=None, quiet=True)["predictions"][
-            "dev"
-        ]
-
-    np.testing.assert_array_equal(scores(0), scores(0))
-    assert not np.array_equal(scores(0), scores(1))
-
-
-def stars() -> TaskData:
-    """How many of the words are red, out of 5."""
-
-    def rows(count: int, seed: int) -> Split:
-        rng = np.random.default_rng(seed)
-        stars = [i % 6 for i in range(count)]
-        texts = [" " + " ".join(rng.permutation(["red"] * n + ["blue"] * (5 - n))) for n in stars]
-        return Split(texts_a=texts, texts_b=texts, labels=[float(n) for n in stars], index=list(range(count)))
-
-    return TaskData(
-        name="stsb", train=rows(240, 0), dev={"dev": rows(60, 1)}, labels=(), metrics=("spearman", "pearson")
-    )
-
-
-def test_regression_on_pairs(encoder, tokenizer):
-    settings = dataclasses.replace(QUICK, epochs=8.0)
-    result = glue.fine_tune(encoder, tokenizer, stars(), settings, device="cpu", out=None, quiet=True)
-    assert result["predictions"]["dev"].dtype == np.float64
-    assert result["metrics"]["dev"]["spearman"] > 0.9
-    assert result["metrics"]["dev"]["pearson"] > 0.9
-    assert result["baseline"]["dev"] == {"spearman": 0.0, "pearson": 0.0}
-
-
-def test_classifier_settings(encoder):
-    three = TaskData(name="mnli", train=Split(), dev={}, labels=("a", "b", "c"))
-    config = job.load_classifier(encoder, three, 0.25).config
-    assert (config.num_labels, config.problem_type) == (3, "single_label_classification")
-    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.classifier_dropout) == (0.25,) * 3
-    one = job.load_classifier(encoder, stars(), 0.0)
-    assert (one.config.num_labels, one.config.problem_type) == (1, "regression")
-    pretrained = RobertaForMaskedLM.from_pretrained(encoder).state_dict()
-    for name, value in one.state_dict().items():
-        if name.startswith("roberta."):
-            assert torch.equal(value, pretrained[name]), name
-
-
-def test_long_texts_are_cut_to_the_positions_there_are(encoder, tokenizer):
-    model = job.load_classifier(encoder, colours(), 0.0)
-    assert job.longest_input(model) == 64
-    long = Split(texts_a=["red " * 500], texts_b=["blue " * 500], labels=[1], index=[0])
-    features = job.encode(tokenizer, long, job.longest_input(model), 400)
-    assert len(features[0]["input_ids"]) == 64
-    assert job.predict(model, tokenizer, features).shape == (1,)
-    task = TaskData(name="long", train=long, dev={"dev": long}, labels=("0", "1"))
-    settings = dataclasses.replace(QUICK, max_tokens=512, epochs=1.0)
-    assert glue.fine_tune(encoder, tokenizer, task, settings, device="cpu", out=None, quiet=True)["max_tokens"] == 64
-
-
-def test_bert_has_all_its_positions(tmp_path):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertForMaskedLM(BertConfig(vocab_size=50, max_position_embeddings=40, **sizes)).save_pretrained(tmp_path)
-    assert job.longest_input(job.load_classifier(str(tmp_path), colours(), 0.1)) == 40
-
-
-def test_special_tokens_in_the_text_stay_text(tokenizer):
-    split = Split(texts_a=["a <mask> b </s>"], texts_b=["<s>"], index=[0])
-    ids = job.encode(tokenizer, split, 64, 400)[0]["input_ids"]
-    assert [i for i in ids if i < len(SPECIALS)] == [0, 2, 2, 2]
-    assert (ids[0], ids[-1]) == (0, 2)
-
-
-def test_predictions_are_in_the_order_of_the_rows(encoder, tokenizer):
-    model = job.load_classifier(encoder, stars(), 0.0)
-    split = colour_rows(150, 3)
-    together = job.predict(model, tokenizer, job.encode(tokenizer, split, 64, 400))
-    alone = [job.predict(model, tokenizer, job.encode(tokenizer, part, 64, 400))[0] for part in single_rows(split)]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-def single_rows(split: Split) -> list[Split]:
-    return [Split(texts_a=[text], labels=[0], index=[0]) for text in split.texts_a]
-
-
-def test_subset_is_fixed_and_keeps_rows_together():
-    split = colour_rows(100, 0, pairs=True)
-    part = job.subset(split, 10)
-    assert part.index == job.subset(split, 10).index == sorted(part.index)
-    assert [split.texts_a[i] for i in part.index] == part.texts_a
-    assert [split.texts_b[i] for i in part.index] == part.texts_b
-    assert [split.labels[i] for i in part.index] == part.labels
-    assert job.subset(split, 100) is job.subset(split, None) is split
-
-
-def test_smaller_vocabulary_than_the_tokenizer_is_refused(tokenizer):
-    with pytest.raises(UserError, match="entries"):
-        job.encode(tokenizer, colour_rows(2, 0), 64, vocabulary=10)
-
-
-def test_missing_encoder_weights_are_refused(encoder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(Path(encoder) / "model.safetensors")
-    del weights["roberta.encoder.layer.0.output.dense.weight"]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "config.json").write_text((Path(encoder) / "config.json").read_text())
-    with pytest.raises(UserError, match=r"output\.dense\.weight"):
-        job.load_classifier(str(tmp_path), colours(), 0.1)
-
-
-def test_tokenizer_of_the_run_stands_in_where_the_model_has_none(folder, encoder, tmp_path):
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_bytes((Path(encoder) / name).read_bytes())
-    fallback = glue.load_tokenizer(str(tmp_path), folder.tokenizer)
-    assert fallback("red stone")["input_ids"] == AutoTokenizer.from_pretrained(encoder)("red stone")["input_ids"]
-
-
-# The stage
+def without_times(file: Path) -> list[dict]:
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in file.read_text().splitlines()]
 
 
 def documents() -> list[tuple[str, str]]:
@@ -238,71 +90,194 @@ def documents() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.fixture
-def run():
-    return Run(device="cpu", quiet=True, glue=dataclasses.replace(QUICK, epochs=1.0, probe_rows=100))
-
-
-def test_stage_writes_results_and_table_and_resumes(run, folder, monkeypatch):
-    glue.run_glue(run, folder, documents)
-    file = folder.glue / "results.jsonl"
-    lines = file.read_text().splitlines()
-    assert [json.loads(line)["task"] for line in lines] == ["word-order", "next-sentence", "source"]
+def test_probes_results_and_table(folder, trained):
+    glue.run_glue(run_of(), folder, documents)
+    assert trained == ["word-order", "next-sentence", "source"]
     table = (folder.glue / "table.md").read_text()
     assert "## Probe tasks (made from the corpus; not GLUE)" in table
     assert "GLUE, dev" not in table
     assert "| base |" in table
+    lines = without_times(folder.glue / "results.jsonl")
+    assert sorted(line["task"] for line in lines) == sorted(trained)
+    for line in lines:
+        folder_of_job = folder.glue / "predictions" / line["key"][:16]
+        assert np.load(folder_of_job / "dev.npy").shape == (20,)
 
-    # The last line is cut, as by a kill: that job alone is done again
-    file.write_text("\n".join([*lines[:2], lines[2][: len(lines[2]) // 2]]))
-    trained = []
-    original = glue.fine_tune
 
-    def counted(path, tokenizer, task, settings, **rest):
-        trained.append(task.name)
-        return original(path, tokenizer, task, settings, **rest)
-
-    monkeypatch.setattr(glue, "fine_tune", counted)
-    glue.run_glue(run, folder, documents)
-    assert trained == ["source"]
-    glue.run_glue(run, folder, documents)
-    assert trained == ["source"]
-    again = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-    assert [r["metrics"] for r in again] == [json.loads(line)["metrics"] for line in lines]
+def test_finished_jobs_are_not_done_again(folder, trained, monkeypatch):
+    use_tasks(monkeypatch, colours(32))
+    run = run_of(seeds=(0, 1))
+    glue.run_glue(run, folder)
+    assert len(trained) == 2
+    file, table = folder.glue / "results.jsonl", (folder.glue / "table.md").read_text()
+    before = without_times(file)
+    # One job's result is cut, as on a full disk; of another run only results.jsonl is gone
+    (folder.glue / "predictions" / before[1]["key"][:16] / "result.json").write_text('{"key": "')
+    file.unlink()
+    glue.run_glue(run, folder)
+    assert len(trained) == 3
+    glue.run_glue(run, folder)
+    assert len(trained) == 3
+    assert without_times(file) == before
     assert (folder.glue / "table.md").read_text() == table
-    assert np.load(folder.glue / "predictions" / again[2]["key"][:16] / "dev.npy").shape == (again[2]["rows"]["dev"],)
+    glue.run_glue(run_of(seeds=(1, 2)), folder)
+    assert len(trained) == 4
+    assert [line["settings"]["seed"] for line in without_times(file)] == [0, 1, 2]
+    assert "median over 3 seeds" in (folder.glue / "table.md").read_text()
 
-    other = dataclasses.replace(run, glue=dataclasses.replace(run.glue, tasks=("source",), seed=1))
-    glue.run_glue(other, folder, documents)
-    assert trained == ["source", "source"]
+
+def test_shares_do_every_job_once(folder, trained, monkeypatch):
+    use_tasks(monkeypatch, colours(32))
+    for index in range(2):
+        glue.run_glue(run_of(seeds=(0, 1, 2), num_shards=2, shard_index=index), folder)
+        assert len(without_times(folder.glue / "results.jsonl")) == len(trained) == (2, 3)[index]
+    glue.run_glue(run_of(seeds=(0, 1, 2)), folder)
+    assert len(trained) == 3
 
 
-def test_key_follows_model_task_tokenizer_and_settings(folder, tokenizer, tmp_path):
-    model, task = glue.choose_models(("base",), folder)[0], colours()
+def mnli() -> TaskData:
+    splits = {name: colour_rows(12, 1 + i, pairs=True) for i, name in enumerate(MNLI_SPLITS)}
+    test = {"ax": dataclasses.replace(colour_rows(6, 3, pairs=True), labels=None)}
+    train = colour_rows(48, 0, pairs=True)
+    return TaskData(name="mnli", train=train, dev=splits, test=test, labels=("entailment", "neutral", "contradiction"))
 
-    def key(model=model, task=task, settings=QUICK) -> str:
-        return glue.job_key(model, glue.task_digest(task), tokenizer, settings)
+
+def rte() -> TaskData:
+    train, dev = colour_rows(32, 4, pairs=True), colour_rows(12, 5, pairs=True)
+    return TaskData(name="rte", train=train, dev={"dev": dev}, labels=("entailment", "not_entailment"))
+
+
+def test_mnli_start_makes_rows_of_its_own(folder, trained, monkeypatch, capsys):
+    use_tasks(monkeypatch, mnli(), rte())
+    run = run_of(lr=(1e-4, 3e-3), mnli_start=True)
+    glue.run_glue(dataclasses.replace(run, num_shards=2, shard_index=1), folder)
+    assert trained == ["mnli", "rte"]
+    assert "MNLI jobs of other shares are not done (base)" in capsys.readouterr().err
+    glue.run_glue(run, folder)
+    assert trained == ["mnli", "rte", "mnli", "rte", "rte", "rte"]
+    results = without_times(folder.glue / "results.jsonl")
+    started = [result for result in results if result["start"]]
+    assert [(result["task"], result["model"]) for result in started] == [("rte", "base")] * 2
+    best = max((result for result in results if result["task"] == "mnli"), key=dev_score)
+    assert {result["start"] for result in started} == {best["key"]}
+    assert [path.name for path in (folder.glue / "encoders").iterdir()] == [best["key"][:16]]
+    table = (folder.glue / "table.md").read_text()
+    assert "| base, from MNLI | – | – |" in table
+    glue.run_glue(run, folder)
+    assert len(trained) == 6
+    # Where the encoder is gone it is made again if it is needed
+    shutil.rmtree(folder.glue / "encoders")
+    glue.run_glue(run, folder)
+    assert len(trained) == 6
+    shutil.rmtree(folder.glue / "predictions" / started[0]["key"][:16])
+    glue.run_glue(run, folder)
+    assert trained[6:] == ["mnli", "rte"]
+    assert without_times(folder.glue / "results.jsonl") == results
+
+
+def test_recompute_gives_every_number_again(folder, trained, monkeypatch, capsys):
+    use_tasks(monkeypatch, colours(48))
+    glue.run_glue(run_of(seeds=(0, 1)), folder)
+    names = ("results.jsonl", "table.md", "cells.md", "cells.csv")
+    before = {name: (folder.glue / name).read_text() for name in names}
+    for name in names:
+        (folder.glue / name).unlink()
+    glue.run_glue(run_of(recompute=True), folder)
+    assert {name: (folder.glue / name).read_text() for name in names} == before
+    assert capsys.readouterr().err == ""
+    # Other predictions give other numbers, everywhere
+    key = without_times(folder.glue / "results.jsonl")[0]["key"]
+    place = folder.glue / "predictions" / key[:16] / "dev.npy"
+    labels = np.array(colours(48).dev["dev"].labels, dtype=np.int8)
+    np.save(place, np.where(np.arange(len(labels)) < 8, 1 - labels, labels))
+    glue.run_glue(run_of(recompute=True), folder)
+    assert f"job {key[:16]}" in capsys.readouterr().err
+    assert without_times(folder.glue / "results.jsonl")[0]["metrics"] == {"dev": {"accuracy": 0.9}}
+    assert before["table.md"] != (folder.glue / "table.md").read_text()
+    assert len(trained) == 2
+    place.unlink()
+    with pytest.raises(UserError, match=r"dev\.npy: these are no predictions.*Remove"):
+        glue.run_glue(run_of(recompute=True), folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*officially")
+def test_every_task_from_official_files_to_submission(folder, tmp_path, trained):
+    data = write(tmp_path / "data", OFFICIAL)
+    glue.run_glue(run_of(path=str(data), tasks=("mnli", "ax", *(name for name in TRAINABLE if name != "mnli"))), folder)
+    assert sorted(trained) == sorted(TRAINABLE)
+    table = (folder.glue / "table.md").read_text()
+    heads = next(line for line in table.splitlines() if line.startswith("| model |"))
+    assert heads.count("(") == 10  # nine averaged values and WNLI
+    assert heads.endswith("| Avg |")
+    assert "| RoBERTa-large (the hardness-masking paper) |" in table
+    files = {path.stem for path in (folder.glue / "submission" / "base").glob("*.tsv")}
+    assert files == {Path(name).stem for name in submission_files()}
+    assert "no submission.zip, as CoLA.tsv has 2 rows, not 1,063" in table
+    # Without the data, and with no stage before it run
+    (folder.glue / "table.md").unlink()
+    assert main(["glue", "demo", "--recompute", "--quiet", "--out", str(folder.path)]) == 0
+    assert (folder.glue / "table.md").read_text() == table
+    assert {path.name for path in folder.path.iterdir()} <= {"mlm", "tokenizer", "data", "glue", "run.json"}
+
+
+def test_recompute_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no fine-tuning is stored"):
+        glue.check_settings(run_of(recompute=True), RunFolder(tmp_path))
+
+
+def test_grid_and_seeds():
+    settings = GlueConfig()
+    cells = grid(settings, 1_000)
+    assert len(cells) == 3 * 2 * 2 * 5
+    assert len({(cell.lr, cell.batch_rows, cell.dropout) for cell in cells}) == 12
+    assert len(grid(settings, 100_001)) == 12
+    assert {cell.seed for cell in grid(settings, 100_001)} == {0}
+    assert len(grid(dataclasses.replace(settings, max_rows=500), 100_001)) == 60
+    one = first_cell(settings, 7)
+    assert (one.lr, one.batch_rows, one.dropout, one.seed, one.epochs) == (7e-6, 16, 0.1, 7, 10.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": ()}, {"lr": (0.0,)}, {"lr": (1e-5, 1e-5)}, {"batch_rows": (0,)}, {"dropout": (1.0,)}, {"seeds": (-1,)}],
+)
+def test_grids_that_will_not_do(wrong):
+    with pytest.raises(UserError, match=f"--glue.{next(iter(wrong)).replace('_', '-')}: .*Give"):
+        GlueConfig(**wrong)
+
+
+def test_key_follows_model_task_tokenizer_settings_and_start(models, tmp_path):
+    model, task = choose_models(("base",), models)[0], colours()
+    tokenizer = load_tokenizer(model.path, models.tokenizer)
+
+    def key(model=model, task=task, settings=QUICK, start="") -> str:
+        return job_key(model, task_digest(task), tokenizer, settings, start)
 
     save_encoder(tmp_path / "base", seed=5)
-    retrained = glue.choose_models((str(tmp_path / "base"),), folder)[0]
+    retrained = choose_models((str(tmp_path / "base"),), models)[0]
     assert retrained.fingerprint != model.fingerprint
+    other_test = dataclasses.replace(task, test={"test": Split(texts_a=["x"], index=[0])})
     others = [
         key(model=dataclasses.replace(model, fingerprint=retrained.fingerprint)),
         key(task=colours(rows=318)),
+        key(task=other_test),
         key(settings=dataclasses.replace(QUICK, lr=1e-3)),
         key(settings=dataclasses.replace(QUICK, max_rows=10)),
+        key(start="a"),
     ]
-    assert len({key(), *others}) == 5
-    assert key() == key(settings=dataclasses.replace(QUICK, models=("base",), path="elsewhere"))
+    assert len({key(), *others}) == 7
+    before = key()
+    tokenizer(["some text"], truncation=True, max_length=4)
+    assert key() == before
 
 
-def test_models_that_are_not_there(folder, tmp_path, monkeypatch):
+def test_models_that_are_not_there(models, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"finished runs: base"):
-        glue.choose_models(("basee",), folder)
+        choose_models(("basee",), models)
     with pytest.raises(UserError, match="no MLM run is finished"):
-        glue.choose_models((), RunFolder(tmp_path))
-    assert [model.name for model in glue.choose_models((), folder)] == ["base"]
+        choose_models((), RunFolder(tmp_path))
+    assert [model.name for model in choose_models((), models)] == ["base"]
 
 
 def test_tasks_that_are_not_there(tmp_path):
@@ -312,7 +287,11 @@ def test_tasks_that_are_not_there(tmp_path):
         glue.choose_tasks(GlueConfig(tasks=("mrpc",), probe_rows=100), documents)
     with pytest.raises(UserError, match="no task has its files"):
         glue.choose_tasks(GlueConfig(path=str(tmp_path)), documents)
-    with pytest.raises(UserError, match="ax has nothing to train on"):
+    with pytest.raises(UserError, match=r"ax has nothing to train on.*Add mnli"):
         glue.choose_tasks(GlueConfig(path=str(tmp_path), tasks=("ax",)), documents)
+    with pytest.raises(UserError, match="probe tasks have no MNLI"):
+        glue.choose_tasks(GlueConfig(mnli_start=True), documents)
+    with pytest.raises(UserError, match="mnli is not among the tasks"):
+        glue.choose_tasks(GlueConfig(path=str(tmp_path), tasks=("rte",), mnli_start=True), documents)
     named = glue.choose_tasks(GlueConfig(tasks=("source", "word-order"), probe_rows=100), documents)
     assert [task.name for task in named] == ["source", "word-order"]

@@ -1,4 +1,4 @@
-"""Reading GLUE from fixtures in the official layout, from the hub's parquet layout, and from the real files."""
+"""Reading GLUE from fixtures in the official layout, from the hub's parquet and Arrow layouts, and the real files."""
 
 from __future__ import annotations
 
@@ -8,55 +8,14 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pytest
+from official_glue import OFFICIAL, STSB_TEXTS, write
 from pyarrow import parquet
 
 from hardmask.pipeline.errors import UserError
-from hardmask.stage2_pretrain.glue_tasks import TASKS, Split, available_tasks, read_task
+from hardmask.stage2_pretrain.glue_files import available_tasks, read_task
+from hardmask.stage2_pretrain.glue_tasks import TASKS, Split
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared/data/glue"
-
-MNLI_TEXTS = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
-MNLI_TEXTS += "sentence2_parse\tsentence1\tsentence2"
-STSB_TEXTS = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
-PAIRS_TEST = "index\tsentence1\tsentence2\n0\tA.\tB.\n1\tC.\tD.\n"
-
-# As the official files are: quotes that do not close, a byte-order mark, a missing header, malformed rows
-OFFICIAL = {
-    "CoLA/train.tsv": 'gj04\t1\t\tHe said "no.\ngj04\t0\t*\tShe them.\n',
-    "CoLA/dev.tsv": "gj04\t1\t\tThey left.\n",
-    "CoLA/test.tsv": "index\tsentence\n0\tBill floated.\n1\tJo\u2028n sank.\n",
-    "SST-2/train.tsv": "sentence\tlabel\nhide new secretions \t0\nall fun \t1\n",
-    "SST-2/dev.tsv": "sentence\tlabel\ncharming . \t1\n",
-    "SST-2/test.tsv": "index\tsentence\n0\tuneasy mishmash\n",
-    "MRPC/train.tsv": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t10\t11\tHe won .\tHe has won .\n",
-    "MRPC/dev.tsv": '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t12\t13\t" It fell .\tIt rose .\n',
-    "MRPC/test.tsv": "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t14\t15\tE .\tF .\n",
-    "STS-B/train.tsv": f"{STSB_TEXTS}\tscore\n0\tg\tf\t2012\t1\tn\tn\tA plane.\tAn air plane.\t4.750\n",
-    "STS-B/dev.tsv": f"{STSB_TEXTS}\tscore\n0\tg\tf\t2012\t0\tn\tn\tA hat.\tA cat.\t0.600\n",
-    "STS-B/test.tsv": f"{STSB_TEXTS}\n0\tg\tf\t2012\t24\tn\tn\tHair.\tHairs.\n",
-    "QQP/train.tsv": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\tWhy?\tHow?\t0\nbroken\trow\n"
-    "7\t3\t4\tWho?\tWho is?\t1\n",
-    "QQP/dev.tsv": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n9\t1\t2\tWhat?\tWhat!\t1\n",
-    "QQP/test.tsv": "id\tquestion1\tquestion2\n0\tWhen?\tWhere?\n",
-    "MNLI/train.tsv": f"{MNLI_TEXTS}\tlabel1\tgold_label\n"
-    "0\tp\tp\tg\t()\t()\t()\t()\tA man.\tA person.\tneutral\tentailment\n",
-    "MNLI/dev_matched.tsv": f"{MNLI_TEXTS}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
-    "0\tp\tp\tg\t()\t()\t()\t()\tA dog.\tA cat.\tneutral\tneutral\tneutral\tneutral\tneutral\tcontradiction\n",
-    "MNLI/dev_mismatched.tsv": f"{MNLI_TEXTS}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
-    "0\tp\tp\tg\t()\t()\t()\t()\tA bus.\tA car.\te\te\te\te\te\tneutral\n",
-    "MNLI/test_matched.tsv": f"{MNLI_TEXTS}\n0\tp\tp\tg\t()\t()\t()\t()\tM.\tN.\n",
-    "MNLI/test_mismatched.tsv": f"{MNLI_TEXTS}\n0\tp\tp\tg\t()\t()\t()\t()\tO.\tP.\n",
-    "QNLI/train.tsv": "index\tquestion\tsentence\tlabel\n0\tWho?\tHe.\tnot_entailment\n1\tWho?\tShe.\tentailment\n",
-    "QNLI/dev.tsv": "index\tquestion\tsentence\tlabel\n0\tWhat?\tIt.\tentailment\n",
-    "QNLI/test.tsv": "index\tquestion\tsentence\n0\tWhere?\tHere.\n",
-    "RTE/train.tsv": "index\tsentence1\tsentence2\tlabel\r\n0\tA.\tB.\tentailment\r\n",
-    "RTE/dev.tsv": "index\tsentence1\tsentence2\tlabel\n0\tC.\tD.\tnot_entailment",
-    "RTE/test.tsv": PAIRS_TEST,
-    "WNLI/train.tsv": "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\t1\n",
-    "WNLI/dev.tsv": "index\tsentence1\tsentence2\tlabel\n0\tC.\tD.\t0\n",
-    "WNLI/test.tsv": PAIRS_TEST,
-    "diagnostic/diagnostic.tsv": "index\tsentence1\tsentence2\n0\tA.\tNot A.\n",
-}
 
 # (first train text or texts, train label ids, dev label ids)
 EXPECTED = {
@@ -74,13 +33,6 @@ EXPECTED = {
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 
 
-def write(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text.encode())
-    return folder
-
-
 @pytest.fixture
 def official(tmp_path):
     return write(tmp_path, OFFICIAL)
@@ -93,7 +45,8 @@ def test_every_task_from_the_official_files(official, name):
     assert task.train.labels == train_labels
     assert {split: rows.labels for split, rows in task.dev.items()} == dev_labels
     assert task.regression == (name == "stsb")
-    assert list(task.test) == [split for split in TASKS[name].sizes if split.startswith("test")]
+    own = [split for split in TASKS[name].sizes if split.startswith("test")]
+    assert list(task.test) == own + (["ax"] if name == "mnli" else [])
     for rows in (task.train, *task.dev.values(), *task.test.values()):
         assert len(rows.texts_a) == len(rows.index) == len(rows.texts_b or rows.texts_a)
         assert (rows.texts_b is None) == (len(texts) == 1)
@@ -107,11 +60,14 @@ def test_details_of_the_files(official):
     assert read_task("cola", official).test["test"].texts_a == ["Bill floated.", "Jo\u2028n sank."]
 
 
-def test_diagnostic_has_only_a_test_split(official):
+def test_diagnostic_rows_come_with_mnli(official):
     task = read_task("ax", official)
     assert (len(task.train), task.dev) == (0, {})
     assert task.test["test"].texts_b == ["Not A."]
     assert "ax" not in available_tasks(official)
+    assert read_task("mnli", official).test["ax"] == task.test["test"]
+    (official / "diagnostic/diagnostic.tsv").unlink()
+    assert "ax" not in read_task("mnli", official).test
 
 
 def test_order_of_columns_does_not_matter(tmp_path):
@@ -204,14 +160,31 @@ def hub_columns(name: str, rows: Split, split: str) -> pa.Table:
     return pa.table({**columns, "label": pa.array(labels, kind), "idx": pa.array(rows.index, pa.int32())})
 
 
-def write_hub(folder: Path, official: Path) -> Path:
+def write_parquet(table: pa.Table, file: Path) -> None:
+    parquet.write_table(table, f"{file}-00000-of-00001.parquet")
+
+
+def write_arrow(table: pa.Table, file: Path) -> None:
+    """An Arrow file, in two parts where there are rows enough."""
+    half = (len(table) + 1) // 2
+    for number, part in enumerate([table[:half], table[half:]]):
+        with pa.ipc.new_file(f"{file}-0000{number}-of-00002.arrow", table.schema) as writer:
+            writer.write_table(part)
+
+
+def save_dataset(table: pa.Table, file: Path) -> None:
+    """As `datasets` saves: a folder a split, with Arrow streams."""
+    datasets.Dataset(table).save_to_disk(str(file))
+
+
+def write_hub(folder: Path, official: Path, write_split=write_parquet) -> Path:
     for name in TASKS:
         task = read_task(name, official)
         splits = {"train": task.train, **task.dev, **task.test}
         for split in TASKS[name].sizes:
-            file = folder / name / f"{split.replace('dev', 'validation')}-00000-of-00001.parquet"
+            file = folder / name / split.replace("dev", "validation")
             file.parent.mkdir(parents=True, exist_ok=True)
-            parquet.write_table(hub_columns(name, splits[split], split), file)
+            write_split(hub_columns(name, splits[split], split), file)
     return folder
 
 
@@ -226,8 +199,9 @@ def assert_equal_tasks(left, right):
     assert list(left.test) == list(right.test)
 
 
-def test_hub_layout_gives_the_same_rows(official, tmp_path):
-    hub = write_hub(tmp_path / "hub", official)
+@pytest.mark.parametrize("write_split", [write_parquet, write_arrow, save_dataset])
+def test_hub_layout_gives_the_same_rows(official, tmp_path, write_split):
+    hub = write_hub(tmp_path / "hub", official, write_split)
     assert available_tasks(hub) == available_tasks(official)
     for name in EXPECTED:
         assert_equal_tasks(read_task(name, hub), read_task(name, official))
@@ -245,7 +219,7 @@ def test_hub_itself_is_asked_for_every_split(official, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert_equal_tasks(read_task("mnli", "hub"), read_task("mnli", official))
     splits = ["train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"]
-    assert asked == [("nyu-mll/glue", "mnli", split) for split in splits]
+    assert asked == [*(("nyu-mll/glue", "mnli", split) for split in splits), ("nyu-mll/glue", "ax", "test")]
 
 
 def test_hub_out_of_reach_is_said(monkeypatch):
@@ -255,6 +229,14 @@ def test_hub_out_of_reach_is_said(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(UserError, match=r"nyu-mll/glue rte: .*offline.*--glue\.path"):
         read_task("rte", "hub")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_damaged_columnar_files_are_refused(tmp_path, ending):
+    (tmp_path / "rte").mkdir()
+    (tmp_path / "rte" / f"train-00000-of-00001.{ending}").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=f"train-00000-of-00001.{ending}: this is not {ending}"):
+        read_task("rte", tmp_path)
 
 
 def test_hub_layout_with_other_columns_is_refused(tmp_path):

@@ -25,6 +25,7 @@ def import_everything() -> None:
     import datasets  # noqa: F401
     import pyarrow.dataset  # noqa: F401
     import safetensors.torch  # noqa: F401
+    import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tensorboardX.event_file_writer  # noqa: F401
     import tyro  # noqa: F401

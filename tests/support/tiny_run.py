@@ -16,7 +16,10 @@ SIZES = [
     "--mlm.batch-sequences", "8", "--mlm.checkpoint-steps", "2", "--mlm.eval-steps", "3", "--mlm.dropout", "0.1",
     "--mlm.eval-sequences", "8",
 ]  # fmt: skip
-GLUE = ["--glue.probe-rows", "100", "--glue.epochs", "1", "--glue.max-tokens", "32"]
+GLUE = [
+    "--glue.probe-rows", "100", "--glue.tasks", "word-order", "source", "--glue.lr", "3e-4", "--glue.seeds", "0", "1",
+    "--glue.epochs", "1", "--glue.max-tokens", "32",
+]  # fmt: skip
 SYLLABLES = ("ka", "lo", "mi", "ne", "ru", "sa", "to", "ve", "wi", "zu")
 
 

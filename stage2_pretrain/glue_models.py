@@ -1,0 +1,59 @@
+"""The models that are fine-tuned, and the tokenizer of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.runfolder import RunFolder
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to fine-tune: what tables call it, what `from_pretrained` opens, and a digest of its content."""
+
+    name: str
+    path: str
+    fingerprint: str
+
+
+def choose_models(names: Sequence[str], folder: RunFolder) -> list[Model]:
+    """The named MLM runs, folders and hub models; without names every finished MLM run."""
+    finished = folder.finished_mlm_runs()
+    if not names and not finished:
+        raise UserError("no MLM run is finished", where=folder.mlm, mend="Pre-train first, or name --glue.models")
+    return [_model(name, folder, finished) for name in names or finished]
+
+
+def _model(name: str, folder: RunFolder, finished: Sequence[str]) -> Model:
+    from transformers import AutoConfig
+
+    path = str(folder.mlm / name) if name in finished else name
+    if Path(path).is_dir():
+        content = hashlib.sha256()
+        for file in sorted([*Path(path).glob("config.json"), *Path(path).glob("*.safetensors")]):
+            with file.open("rb") as opened:
+                content.update(hashlib.file_digest(opened, "sha256").digest())
+        return Model(name, path, content.hexdigest())
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        there = f"finished runs: {' '.join(finished) or 'none'}"
+        what = f"{name!r} is no finished MLM run, no folder, and the hub gave no such model"
+        raise UserError(what, where="--glue.models", mend=f"Name a run, folder or hub model; {there}") from error
+    return Model(name, path, str(getattr(config, "_commit_hash", "")))
+
+
+def load_tokenizer(model_path: str, fallback: Path) -> Any:
+    """The tokenizer in the model's folder, else the one in `fallback`; special tokens in the text stay text."""
+    from transformers import AutoTokenizer
+
+    own = Path(model_path)
+    # A folder without tokenizer files is not left to AutoTokenizer, which may make an empty one from config.json
+    has_own = not own.is_dir() or any(own.glob("tokenizer*.json")) or any(own.glob("vocab.*"))
+    place = model_path if has_own else str(fallback)
+    return AutoTokenizer.from_pretrained(place, split_special_tokens=True, trust_remote_code=False)

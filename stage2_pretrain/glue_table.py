@@ -1,0 +1,291 @@
+"""The tables of fine-tuning, made from stored results and predictions: `table.md`, `cells.md` and `cells.csv`.
+
+A group of jobs that were trained alike has three tables: models by tasks in the shape of the paper's Tables 1 and 2,
+every metric of what is shown there, and differences to the control. All numbers are metrics × 100.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from hardmask.pipeline.publish import write_text
+from hardmask.pipeline.tables import Table, as_csv, as_markdown
+from hardmask.stage2_pretrain.glue_intervals import difference
+from hardmask.stage2_pretrain.glue_jobs import AXES
+from hardmask.stage2_pretrain.glue_metrics import evaluate
+from hardmask.stage2_pretrain.glue_results import Record, read_predictions
+from hardmask.stage2_pretrain.glue_summary import (
+    Column,
+    Group,
+    Row,
+    column_name,
+    control_of,
+    is_averaged,
+    makes_average,
+    row_name,
+)
+from hardmask.stage2_pretrain.glue_tasks import TASKS
+from hardmask.stage2_pretrain.paired import summarised
+
+BASELINE = "constant prediction"
+"""First row: the training rows' majority class, or mean."""
+AVERAGE = "Avg"
+REFERENCES = Path(__file__).with_name("glue_references.json")
+MINUS = "\u2212"
+
+Scores = dict[Column, float]
+
+
+def write_tables(groups: Sequence[Group], records: Mapping[str, Record], lines: Sequence[str], folder: Path) -> None:
+    """Write table.md, cells.md and cells.csv. `lines`: what else is to be said, such as of submissions."""
+    tables = []
+    for group in groups:
+        tables += [_main_table(group, records), _detail_table(group, records)]
+        tables += [_difference_table(group, records, folder)] if len(group.rows) > 1 else []
+    said = ["## Submissions\n", *(f"- {line}" for line in lines), ""] if lines else []
+    write_text(folder / "table.md", "\n".join([*map(as_markdown, tables), *said]))
+    cells = [row for group in groups for row in _cells(group)]
+    write_text(folder / "cells.md", "\n".join(_cell_table(group) for group in groups))
+    if cells:
+        write_text(folder / "cells.csv", as_csv(cells))
+
+
+# Models by tasks
+
+
+def _main_table(group: Group, records: Mapping[str, Record]) -> Table:
+    shown = {column: records[column.digest]["metrics"][0] for column in group.columns}
+    rows = [(BASELINE, {column: _constant(column, records)[metric] for column, metric in shown.items()})]
+    seeds = _seed_counts(group)
+    for row in group.rows:
+        best, medians = _best_and_median(group, row, shown)
+        name = row_name(row, group.rows)
+        if seeds == [1]:  # both are the same
+            rows.append((name, best))
+        else:
+            several = f"{seeds[0]} seeds" if len(seeds) == 1 else "seeds"
+            rows += [(f"{name}: best on dev", best), (f"{name}: median over {several}", medians)]
+    title, averaged = _mean_column(group.columns)
+    names = {column: column_name(column, group.columns) for column in group.columns}
+    heads = ["model", *(f"{names[column]} ({shown[column]})" for column in group.columns), *title]
+    cells = [
+        [name, *(_percent(scores.get(column)) for column in group.columns), *_mean_cell(scores, title, averaged)]
+        for name, scores in rows
+    ]
+    references = [] if group.probe else _references(names, title, averaged)
+    notes = [*_notes(group, records), *(note for _, note in references)]
+    kind = "Probe tasks (made from the corpus; not GLUE)" if group.probe else "GLUE, dev splits"
+    return Table(kind + _regime(group), heads, [*cells, *(cells for cells, _ in references)], _as_list(notes))
+
+
+def _best_and_median(group: Group, row: Row, shown: Mapping[Column, str]) -> tuple[Scores, Scores]:
+    best, medians = {}, {}
+    for column, metric in shown.items():
+        if outcome := group.outcome(row, column):
+            best[column] = outcome.best["metrics"][column.split][metric]
+            medians[column] = median(outcome.chosen.values(column.split, metric))
+    return best, medians
+
+
+def _constant(column: Column, records: Mapping[str, Record]) -> dict[str, float]:
+    record = records[column.digest]
+    labels = record["dev"][column.split]
+    return evaluate(record["metrics"], labels, np.full(len(labels), record["constant"]))
+
+
+def _mean_column(columns: Sequence[Column]) -> tuple[list[str], list[Column]]:
+    """Title of the mean column (none of a single column), and what it is the mean of."""
+    if makes_average(columns):
+        return [AVERAGE], [column for column in columns if is_averaged(column)]
+    names = [column_name(column, columns) for column in columns]
+    return [f"mean of {', '.join(names)}"] if len(columns) > 1 else [], list(columns)
+
+
+def _mean_cell(scores: Scores, title: Sequence[str], averaged: Sequence[Column]) -> list[str]:
+    whole = all(column in scores for column in averaged)
+    return [_percent(sum(scores[column] for column in averaged) / len(averaged) if whole else None)] if title else []
+
+
+def _references(
+    names: Mapping[Column, str], title: Sequence[str], averaged: Sequence[Column]
+) -> list[tuple[list[str], str]]:
+    """Rows of others and what is to be said of them, for those with a value for a column there is."""
+    found = []
+    for row in json.loads(REFERENCES.read_text(encoding="utf-8"))["rows"]:
+        scores = {column: row["scores"][name] / 100 for column, name in names.items() if name in row["scores"]}
+        mean = _mean_cell(scores, title, averaged)
+        if title == [AVERAGE] and AVERAGE in row["scores"]:
+            mean = [_percent(row["scores"][AVERAGE] / 100)]
+        if scores or mean not in ([], ["–"]):
+            name = f"{row['name']} ({row['from']})"
+            found.append(([name, *(_percent(scores.get(column)) for column in names), *mean], f"{name}: {row['note']}"))
+    return found
+
+
+def _regime(group: Group) -> str:
+    """What sets this group apart in a title: the reader must not take a part of the rows for all."""
+    rows = group.settings["max_rows"]
+    return "" if rows is None else f", at most {rows:,} training rows a task (max_rows)"
+
+
+def _notes(group: Group, records: Mapping[str, Record]) -> list[str]:
+    """How it was done, and what else is to be known."""
+    rows = group.settings["max_rows"]
+    limit = "all training rows" if rows is None else f"at most {rows:,} training rows a task (max_rows)"
+    others = ", ".join(f"{name} {value}" for name, value in group.settings.items() if name != "max_rows")
+    seeds = _seed_counts(group)
+    tried = "; ".join(
+        f"{axis} {', '.join(f'{value:g}' for value in sorted({r['settings'][axis] for r in group.results}))}"
+        for axis in AXES
+    )
+    fields = sorted({name for result in group.results for name in result["dropout_fields"]})
+    notes = [
+        f"All metrics × 100, of the model after the last step. Fine-tuned on {limit}; {others}.",
+        f"Grid: {tried}; {_range(seeds)} a cell. Dropout applies to "
+        f"{', '.join(fields) or 'nothing, as the models have no such field'}.",
+        "The setting is chosen on the dev rows it is then scored on. Best on dev: the best of all cells and seeds; "
+        "median: of the cell whose median over seeds is best."
+        if seeds != [1]
+        else "One seed: best on dev, of all cells. The setting is chosen on the dev rows it is then scored on.",
+    ]
+    unofficial = [
+        f"{name} {split} has {count:,} rows, officially {TASKS[name].sizes[split]:,}"
+        for digest in dict.fromkeys(column.digest for column in group.columns)
+        if (name := records[digest]["task"]) in TASKS
+        for split, count in records[digest]["rows"].items()
+        if TASKS[name].sizes.get(split, count) != count
+    ]
+    return [*notes, *([f"Not the official rows: {'; '.join(unofficial)}."] if unofficial else [])]
+
+
+def _seed_counts(group: Group) -> list[int]:
+    """Which numbers of seeds cells have, in ascending order."""
+    return sorted({len(cell.results) for outcome in group.outcomes.values() for cell in outcome.cells})
+
+
+def _range(counts: Sequence[int]) -> str:
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    return "one seed" if counts == [1] else f"{counts[0]} seeds"
+
+
+# All metrics
+
+
+def _detail_table(group: Group, records: Mapping[str, Record]) -> Table:
+    rows = []
+    for row in group.rows:
+        for column in group.columns:
+            if outcome := group.outcome(row, column):
+                settings = outcome.chosen.results[0]["settings"]
+                for metric in records[column.digest]["metrics"]:
+                    values = outcome.chosen.values(column.split, metric)
+                    names = [row_name(row, group.rows), column_name(column, group.columns), metric]
+                    baseline = _constant(column, records)[metric]
+                    cells = [baseline, outcome.best["metrics"][column.split][metric], *_statistics(values)]
+                    rows.append([*names, *map(_percent, cells), str(len(values)), *_axes(settings)])
+    heads = ["model", "task", "metric", "constant", "best", "median", "mean", "sd", "seeds", *AXES]
+    notes = [
+        "Best: of the job that is best on dev. Median, mean, standard deviation (n−1) and number of seeds are of the "
+        "cell whose median is best, given at the right; cells.md and cells.csv have all cells.",
+    ]
+    return Table(f"All metrics{_of(group)}", heads, rows, _as_list(notes), left=3)
+
+
+def _statistics(values: Sequence[float]) -> list[float | None]:
+    """Median, mean, standard deviation."""
+    found = summarised(values)
+    return [median(values), found.mean, found.deviation]
+
+
+def _axes(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{settings[axis]:g}" for axis in AXES]
+
+
+def _of(group: Group) -> str:
+    return f" of {'probe tasks' if group.probe else 'GLUE'}{_regime(group)}"
+
+
+# Differences
+
+
+def _difference_table(group: Group, records: Mapping[str, Record], folder: Path) -> Table:
+    rows = []
+    for row in group.rows:
+        control = control_of(group, row)
+        for column in group.columns if control else ():
+            ours, theirs = group.outcome(row, column), group.outcome(control, column) if control else None
+            pairs = _pairs(ours.chosen.results, theirs.chosen.results) if ours and theirs else []
+            if control is None or not pairs:
+                continue
+            record = records[column.digest]
+            a, b = ([read_predictions(folder, one, column.split) for one in side] for side in zip(*pairs, strict=True))
+            found = difference(record["metrics"][0], record["dev"][column.split], a, b)
+            name = f"{row_name(row, group.rows)} {MINUS} {row_name(control, group.rows)}"
+            cells = [_signed(found.mean), f"{_signed(found.low)} to {_signed(found.high)}", _percent(found.deviation)]
+            rows.append([name, column_name(column, group.columns), *cells, str(found.seeds)])
+    heads = ["models", "task", "difference", "95 % interval", "sd", "seeds"]
+    several = f" {len(rows)} differences stand here, and nothing is corrected for that." if len(rows) > 1 else ""
+    notes = [
+        "Mean over seeds that both models' chosen cells have. The interval is a bootstrap over dev rows: what other "
+        f"rows would have given the same trained models. What other seeds would give, sd shows.{several}"
+    ]
+    return Table(f"Differences between models{_of(group)}", heads, rows, _as_list(notes), left=2)
+
+
+def _pairs(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[tuple[Any, Any]]:
+    """Results of the same seed."""
+    by_seed = {result["settings"]["seed"]: result for result in theirs}
+    return [(result, by_seed[result["settings"]["seed"]]) for result in ours if result["settings"]["seed"] in by_seed]
+
+
+# All cells
+
+
+def _cells(group: Group) -> list[dict[str, Any]]:
+    """Every cell and metric, unrounded."""
+    return [
+        {
+            "model": row_name(row, group.rows),
+            "task": column_name(column, group.columns),
+            "max_rows": group.settings["max_rows"],
+            "epochs": group.settings["epochs"],
+            **{axis: cell.results[0]["settings"][axis] for axis in AXES},
+            "metric": metric,
+            **dict(zip(("median", "mean", "sd"), _statistics(cell.values(column.split, metric)), strict=True)),
+            "seeds": len(cell.results),
+        }
+        for row in group.rows
+        for column in group.columns
+        if (outcome := group.outcome(row, column))
+        for cell in outcome.cells
+        for metric in cell.results[0]["metrics"][column.split]
+    ]
+
+
+def _cell_table(group: Group) -> str:
+    rows = []
+    for cell in _cells(group):
+        numbers = [_percent(cell[name]) for name in ("median", "mean", "sd")]
+        names = [cell[name] for name in ("model", "task", "metric")]
+        rows.append([*names, *_axes(cell), *numbers, str(cell["seeds"])])
+    heads = ["model", "task", "metric", *AXES, "median", "mean", "sd", "seeds"]
+    return as_markdown(Table(f"Every cell{_of(group)}", heads, rows, left=3))
+
+
+def _as_list(notes: Sequence[str]) -> list[str]:
+    return [f"- {note}" for note in notes]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}".replace("-", MINUS)
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", MINUS)
