@@ -23,6 +23,7 @@ def publish_model(folder: Path, scratch: Path, write: Callable[[Path], None]) ->
         names = sorted(path.name for path in beside.iterdir())
         files = digests_of(beside, names)
         for name in names:
+            os.chmod(beside / name, beside.stat().st_mode & 0o666)  # safetensors leaves it to the owner alone
             fsync_path(beside / name)
         for name in names:
             os.replace(beside / name, folder / name)

@@ -216,6 +216,8 @@ def test_a_final_model_is_known_by_its_digests(tmp_path):
     recorded = read_sealed(tmp_path / "training/done.json")["files"]
     assert sorted(recorded) == ["config.json", "model.safetensors"]
     assert (tmp_path / "config.json").read_text() == "{}"
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}
+    assert modes["model.safetensors"] == modes["config.json"], "others may read the one and not the other"
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     assert not any(damage_of_file(tmp_path / name, record) for name, record in recorded.items())
     flip(tmp_path / "model.safetensors", 1001)
