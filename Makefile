@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report plan inspect status verify repair test test-gpu soak bench bench-gpu scale lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report plan inspect status verify repair browser test test-gpu soak bench bench-gpu scale lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ repair: install  ## make again what is damaged, and nothing else
 
 test: install-dev  ## the tests (ARGS go to pytest)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+# The tests of the report's page are skipped where there is no browser.
+BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
+browser:  ## a Chromium for the tests of the report's page, where there is none and apt-get can install one
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit; done; command -v apt-get >/dev/null || exit 0; \
+	  { apt-get update && apt-get install -y --no-install-recommends chromium; } || echo "no browser was installed" >&2
 
 # A machine with a GPU brings its own torch, and may have no package index: of .venv's Python and the system's the first
 # whose torch sees the GPU is taken, else the first that has torch, with the code as it lies here. Only files that hold

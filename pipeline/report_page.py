@@ -17,7 +17,7 @@ from hardmask.pipeline.report_provenance import Record, settings_table
 from hardmask.pipeline.tables import Table, as_html
 
 PARTS = Path(__file__).parent / "page"
-SCRIPTS = ("masks.js", "sequences.js", "drawing.js", "explorer.js")
+SCRIPTS = ("integers.js", "masks.js", "inclusion.js", "sequences.js", "drawing.js", "explorer.js")
 
 
 @dataclass(frozen=True)

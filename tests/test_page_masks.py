@@ -43,7 +43,7 @@ SETTINGS = [
     (MaskingConfig(preset="hardness-word", mask_share=0.1, random_share=0.6), 6),
 ]  # fmt: skip
 NODE = """
-const masks = require("./masks.js"), sequences = require("./sequences.js");
+const [masks, { inclusion }, sequences] = ["masks", "inclusion", "sequences"].map((name) => require(`./${name}.js`));
 const { data, cases, inclusions } = JSON.parse(require("fs").readFileSync(0));
 const book = sequences.open(data);
 const opened = Object.fromEntries(Object.entries({ ...cases }).map(([i, one]) =>
@@ -58,7 +58,7 @@ const found = cases.map((one, i) => one.rows.map((index) => {
 }));
 const expected = inclusions.map(({ of, row }) => {
   const one = sequences.sequence(book, row);
-  return masks.inclusion(one, masks.draw(one, of, 0), of, 0);
+  return inclusion(one, masks.draw(one, of, 0), of, 0);
 });
 const texts = data.high.slice(0, 20).map((_, index) =>
   ["tokens", "words"].map((view) => sequences.pieces(book, sequences.sequence(book, index), view).map((p) => p.text)));

@@ -5,7 +5,7 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
   const FOLLOWING = 8; // epochs side by side
   const SHADED_SHARE = 0.97; // of the tokens that differ in shade; those above are all the darkest
   const SLIDER_TOP = 122, LOWEST = -5, DECADES = 5; // of alpha: 10^-5 … 1 between 0 and infinity
-  const SNIPPET = 70;
+  const SNIPPET_TOKENS = 24;
 
   const element = (name) => document.getElementById(`x-${name}`);
   const made = (tag, text, className) => {
@@ -150,9 +150,7 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
 
     function fill() {
       book.high.forEach((_, index) => {
-        const one = sequences.sequence(book, index);
-        const words = sequences.pieces(book, one, "words").filter((piece) => !piece.special);
-        const text = words.map((piece) => piece.text).join("").replace(/\s+/g, " ").trim().slice(0, SNIPPET);
+        const text = sequences.beginning(book, index, SNIPPET_TOKENS).replace(/\s+/g, " ").trim();
         element("sequence").append(new Option(`${index + 1}: ${draw.visible(text)}`, index));
       });
       const shown = book.runs.filter((run) => !masks.unsupported(run.strategy));

@@ -1,21 +1,15 @@
-// The masks of training, bit for bit: the same Philox words, integer weights and races as hardmask.kernels and
-// hardmask.stage2_pretrain, for one sequence at a time. Numbers are integers below 2^53, which a double holds exactly;
-// where a product is larger, BigInt. Qn means: an integer counting units of 2^-n. Names are those of the Python.
+// The masks of training, bit for bit: the weights, units and races of hardmask.stage2_pretrain, for one sequence at a
+// time. Names are those of the Python.
 "use strict";
 
-const hardmaskMasks = (() => {
-  const TWO32 = 2 ** 32;
-  const LOG2_BITS = 36;
-  const ONE = 2 ** LOG2_BITS;
-  const POWER_BITS = 40;
-  const FRACTION = 2 ** 24;
+const hardmaskMasks = ((integers) => {
+  const { ONE, TWO32, keyedWords, log2, log2OfFloat32, log2Sum, normalised, powers, roundHalfEven, scaled } = integers;
   const VALUE_BITS = 38;
   const TOKEN_BITS = 39;
   const EXTRA = 2 ** 13;
   const KEY_UNIT = 2 ** 10; // of Q36 logarithms in a Q26 key
   const SMALL_X = 2 ** 22;
   const ZERO_WEIGHT = 2 ** 33;
-  const NEVER = 2 ** 34;
   const LOG2_E = 1.4426950408889634;
   const LOG2_LN2 = -36336548464; // log2(ln 2) in Q36
   const MAX_LENGTH = 8192;
@@ -25,111 +19,6 @@ const hardmaskMasks = (() => {
     962321997, 1732179594, 2348065672, 2840774535, 3234941624, 3550275296, 3802542234, 4004355784, 4165806624,
   ];
   const SPAN_TOKENS = 5;
-
-  // ------------------------------------------------------------ integers
-
-  const roundHalfEven = (x) => {
-    const down = Math.floor(x);
-    const rest = x - down;
-    return rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down;
-  };
-
-  const highProduct = (a, b) => {
-    const a0 = a & 0xffff, a1 = a >>> 16, b0 = b & 0xffff, b1 = b >>> 16;
-    const middle = a1 * b0 + ((a0 * b0) >>> 16);
-    const other = a0 * b1 + (middle % 65536);
-    return a1 * b1 + Math.floor(middle / 65536) + Math.floor(other / 65536);
-  };
-
-  /** Philox4x32-10 of four counters under two key words; all uint32. */
-  function philox(key0, key1, c0, c1, c2, c3) {
-    for (let round = 0; round < 10; round++) {
-      const high0 = highProduct(0xd2511f53, c0), low0 = Math.imul(0xd2511f53, c0) >>> 0;
-      const high1 = highProduct(0xcd9e8d57, c2), low1 = Math.imul(0xcd9e8d57, c2) >>> 0;
-      c0 = (high1 ^ c1 ^ key0) >>> 0;
-      c1 = low1;
-      c2 = (high0 ^ c3 ^ key1) >>> 0;
-      c3 = low0;
-      key0 = (key0 + 0x9e3779b9) >>> 0;
-      key1 = (key1 + 0xbb67ae85) >>> 0;
-    }
-    return [c0, c1, c2, c3];
-  }
-
-  const keyedWords = (seed, purpose, position, row, epoch) =>
-    philox(seed, purpose, position, row.low, row.high, epoch);
-
-  // ------------------------------------------------------------ fixed point
-
-  let log2Table, log2Steps, exp2Table, exp2Steps;
-
-  /** Tables of hardmask.kernels.fixed_point, as steps between entries. */
-  function useTables(steps) {
-    const sums = (first, by) => {
-      const values = new Float64Array(by.length + 1);
-      values[0] = first;
-      by.forEach((step, i) => { values[i + 1] = values[i] + step; });
-      return values;
-    };
-    log2Steps = steps.log2;
-    exp2Steps = steps.exp2;
-    log2Table = sums(0, log2Steps);
-    exp2Table = sums(2 ** POWER_BITS, exp2Steps);
-  }
-
-  const view = new DataView(new ArrayBuffer(8));
-
-  /** log2 in Q36 of an integer 1 … 2^53-1; 0 for 0. */
-  function log2(value) {
-    view.setFloat64(0, Math.max(value, 1));
-    const high = view.getUint32(0), low = view.getUint32(4);
-    const index = (high & 0xfffff) >>> 8;
-    const fraction = (high & 0xff) * 65536 + (low >>> 16);
-    const whole = (high >>> 20) - 1023;
-    return whole * ONE + log2Table[index] + Math.floor((log2Steps[index] * fraction) / FRACTION);
-  }
-
-  /** log2 in Q36 of a float32 by its bits; 0 below 1. */
-  function log2OfFloat32(bits) {
-    const above = Math.max(bits, 0x3f800000);
-    return log2((above & 0x7fffff) + 2 ** 23) + ((above >>> 23) - 150) * ONE;
-  }
-
-  /** 2^x as an integer, rounded down, for x in Q36. */
-  function exp2(exponent) {
-    const step = Math.floor(exponent / FRACTION);
-    const index = ((step % 4096) + 4096) % 4096;
-    const fraction = exponent - step * FRACTION;
-    const mantissa = exp2Table[index] + Math.floor((exp2Steps[index] * fraction) / FRACTION);
-    return Math.floor(mantissa * 2 ** -Math.min(POWER_BITS - Math.floor(exponent / ONE), 62));
-  }
-
-  function log2Sum(one, other) {
-    const share = exp2(LOG2_BITS * ONE - Math.abs(one - other));
-    return Math.max(one, other) + log2(ONE + share) - LOG2_BITS * ONE;
-  }
-
-  const scaled = (logarithm, factor) =>
-    Number((BigInt(Math.floor(logarithm / 4096)) * BigInt(roundHalfEven(factor * 65536))) >> 4n);
-
-  const bitLength = (value) => {
-    view.setFloat64(0, value);
-    return (view.getUint32(0) >>> 20) - 1022;
-  };
-
-  /** Shifted so that the largest has exactly `bits` bits. */
-  function normalised(values, bits) {
-    const largest = values.reduce((a, b) => Math.max(a, b), 0);
-    const factor = largest > 0 ? 2 ** (bits - bitLength(largest)) : 1;
-    return values.map((value) => Math.floor(value * factor));
-  }
-
-  /** Integers proportional to 2^x, the largest of `bits` bits; 0 outside `within`. */
-  function powers(logarithms, within, bits) {
-    let largest = -(2 ** 62);
-    logarithms.forEach((x, i) => { if (within[i]) largest = Math.max(largest, x); });
-    return logarithms.map((x, i) => (within[i] ? exp2(Math.min(x - largest, 0) + (bits - 1) * ONE) : 0));
-  }
 
   // ------------------------------------------------------------ weights
 
@@ -250,7 +139,7 @@ const hardmaskMasks = (() => {
     const keys = weights.map((weight, i) => {
       const word = keyedWords(of.seed, PURPOSE.race, heads ? heads[i] : i, row, epoch)[0];
       const key = Math.floor((log2Exponential(word) - log2(weight)) / KEY_UNIT);
-      return key + (row.maskable[i] ? (weight === 0 ? ZERO_WEIGHT : 0) : NEVER);
+      return weight === 0 ? key + ZERO_WEIGHT : key;
     });
     const order = weights.map((_, i) => i).filter((i) => row.maskable[i]);
     return order.sort((i, j) => keys[i] - keys[j] || (heads ? heads[i] - heads[j] : 0) || i - j);
@@ -360,73 +249,6 @@ const hardmaskMasks = (() => {
     return id;
   }
 
-  // ------------------------------------------------------------ expectation
-
-  /**
-   * Expected inclusion of each position in the mask of one pass, [L], by an approximation: positions finish at
-   * independent exponential times, and the time at which M have finished on average is taken for the time at which M
-   * have: q_i = 1 - exp(-w_i t), the sum of all q_i being M. Of a unit, which the end of the mask may cut, the position
-   * with o before it counts at the time at which o fewer have finished; then M is moved until the sum is right.
-   */
-  function inclusion(row, drawn, of, number) {
-    const { weights, heads } = drawn;
-    const count = row.maskable.filter(Boolean).length;
-    if (of.sampler.startsWith("contiguous")) {
-      const size = drawn.groups[number].length;
-      return row.maskable.map((on) => (on && count ? size / count : 0));
-    }
-    const offsets = weights.map((_, i) => (heads ? i - heads[i] : 0));
-    const sampledAt = of.sampler === "race"
-      ? [0, drawn.groups[0].length]
-      : [number, number + 1].map((n) => Math.floor((n * count) / groupCount(of)));
-    const [before, behind] = sampledAt.map((size) => finishedBy(row.maskable, weights, offsets, size));
-    return behind.map((q, i) => Math.max(0, q - before[i]));
-  }
-
-  /** Chance of each position to be among the first `size` of the race. */
-  function finishedBy(maskable, weights, offsets, size) {
-    const racing = weights.map((w, i) => (maskable[i] && w > 0 ? w : 0));
-    const first = racing.filter((w) => w > 0).length;
-    const all = maskable.filter(Boolean).length;
-    if (size <= 0) return maskable.map(() => 0);
-    if (size >= first) {
-      const rest = all > first ? (size - first) / (all - first) : 0;
-      return maskable.map((on, i) => (on ? (racing[i] > 0 ? 1 : rest) : 0));
-    }
-    const largest = racing.reduce((a, b) => Math.max(a, b), 0);
-    const share = racing.map((w) => w / largest);
-    const expect = (times) => share.map((w, i) => -Math.expm1(-w * times(offsets[i])));
-    const sum = (values) => values.reduce((a, b) => a + b, 0);
-    const plain = 2 ** root((log) => sum(expect(() => 2 ** log)) - size, -60, 80);
-    const longest = offsets.reduce((a, b) => Math.max(a, b), 0);
-    if (!longest) return expect(() => plain);
-    const grid = Array.from({ length: 281 }, (_, k) => -60 + k / 2);
-    const finished = grid.map((log) => sum(expect(() => 2 ** log)));
-    const timeOf = (target) => {
-      if (target <= finished[0]) return 0;
-      const k = finished.findIndex((value) => value >= target);
-      if (k < 0) return 2 ** 80;
-      const part = (target - finished[k - 1]) / (finished[k] - finished[k - 1]);
-      return 2 ** (grid[k - 1] + part / 2);
-    };
-    const timesOf = (target) => {
-      const times = Array.from({ length: longest + 1 }, (_, offset) => timeOf(target - offset));
-      return (offset) => times[offset];
-    };
-    const target = root((moved) => sum(expect(timesOf(moved))) - size, size, size + longest);
-    return expect(timesOf(target));
-  }
-
-  /** Where an increasing function changes its sign. */
-  function root(f, low, high) {
-    for (let step = 0; step < 50; step++) {
-      const middle = (low + high) / 2;
-      if (f(middle) < 0) low = middle;
-      else high = middle;
-    }
-    return high;
-  }
-
   // ------------------------------------------------------------ words
 
   const SPACE = 0, JOINED = 3;
@@ -441,9 +263,9 @@ const hardmaskMasks = (() => {
   }
 
   return {
-    STRATEGIES, alphaLimit, complete, corruption, draw, groupCount, headsOf, inclusion, maskSlots, perplexityValues,
-    permilleOf, philox, sums, unsupported, useTables, wordStarts,
+    STRATEGIES, alphaLimit, complete, corruption, draw, groupCount, headsOf, perplexityValues, permilleOf, unsupported,
+    wordStarts,
   };
-})();
+})(typeof module !== "undefined" ? require("./integers.js") : hardmaskIntegers);
 
 if (typeof module !== "undefined") module.exports = hardmaskMasks;

@@ -1,7 +1,7 @@
 // The embedded sequences: their texts, perplexities and words, and what a strategy does to one of them.
 "use strict";
 
-const hardmaskSequences = ((masks) => {
+const hardmaskSequences = (({ useTables }, masks, { inclusion }) => {
   const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const WIDTHS = { 2: "getUint16", 4: "getUint32" };
 
@@ -13,7 +13,7 @@ const hardmaskSequences = ((masks) => {
 
   /** The page's data (hardmask.pipeline.report_explorer), opened once. */
   function open(data) {
-    masks.useTables({ log2: integers(data.tables.log2, 4), exp2: integers(data.tables.exp2, 4) });
+    useTables({ log2: integers(data.tables.log2, 4), exp2: integers(data.tables.exp2, 4) });
     const width = data.shift ? 2 : 4;
     const bits = (text) => integers(text, width).map((value) => value * 2 ** data.shift);
     let at = 0;
@@ -80,19 +80,28 @@ const hardmaskSequences = ((masks) => {
     };
   }
 
-  /** Runs of positions that are shown as one: { first, behind, special, text, nats of each direction }. */
-  function pieces(book, row, view) {
+  /** Runs of positions that are shown as one: { first, behind, special, nats of each direction }. */
+  function runsOf(row, view) {
     const heads = masks.headsOf(view === "words" ? row.wordStarts : row.wordStarts.map(() => true), row.maskable);
     const found = [];
     for (let i = 0; i < row.tokens; i++) {
       if (heads[i] === i) found.push({ first: i, behind: i, special: !row.maskable[i] });
       found[found.length - 1].behind = i + 1;
     }
-    return found.map((piece) => {
-      const sum = (values) => values.slice(piece.first, piece.behind).reduce((a, b) => a + b, 0);
-      const nats = { forward: sum(row.nats.forward), backward: sum(row.nats.backward), mean: sum(row.nats.mean) };
-      return { ...piece, nats, text: textOf(book, row.places.slice(piece.first, piece.behind)) };
+    return found.map((run) => {
+      const sum = (values) => values.slice(run.first, run.behind).reduce((a, b) => a + b, 0);
+      return { ...run, nats: { forward: sum(row.nats.forward), backward: sum(row.nats.backward), mean: sum(row.nats.mean) } };
     });
+  }
+
+  /** The same with their texts. */
+  const pieces = (book, row, view) =>
+    runsOf(row, view).map((run) => ({ ...run, text: textOf(book, row.places.slice(run.first, run.behind)) }));
+
+  /** The beginning of a sequence's text, special tokens left out. */
+  function beginning(book, index, tokens) {
+    const places = book.places.slice(index * book.length, index * book.length + Math.min(tokens, book.tokens[index]));
+    return textOf(book, places.filter((place) => !book.isSpecial.has(book.ids[place])));
   }
 
   /** The strategy at work: chances [L], expected inclusion [L], the passes' masks, and what the model sees there. */
@@ -105,7 +114,7 @@ const hardmaskSequences = ((masks) => {
     );
     return {
       chances: drawn.weights.map((weight) => weight / total),
-      inclusion: masks.inclusion(row, drawn, of, number),
+      inclusion: inclusion(row, drawn, of, number),
       groups: drawn.groups,
       pass: number,
       positions: drawn.groups[number],
@@ -125,13 +134,17 @@ const hardmaskSequences = ((masks) => {
     const all = [];
     for (let index = 0; index < book.high.length; index++) {
       const row = sequence(book, index);
-      pieces(book, row, view).forEach((piece) => { if (!piece.special) all.push(piece.nats.mean); });
+      runsOf(row, view).forEach((run) => { if (!run.special) all.push(run.nats.mean); });
     }
     all.sort((a, b) => a - b);
     return all.length ? all[Math.min(all.length - 1, Math.floor(share * all.length))] : 0;
   }
 
-  return { open, sequence, pieces, masked, following, quantile, tokenText };
-})(typeof module !== "undefined" ? require("./masks.js") : hardmaskMasks);
+  return { open, beginning, sequence, pieces, masked, following, quantile, tokenText };
+})(
+  ...(typeof module !== "undefined"
+    ? [require("./integers.js"), require("./masks.js"), require("./inclusion.js")]
+    : [hardmaskIntegers, hardmaskMasks, hardmaskInclusion]),
+);
 
 if (typeof module !== "undefined") module.exports = hardmaskSequences;

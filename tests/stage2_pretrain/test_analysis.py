@@ -150,6 +150,9 @@ def test_words_multiply_their_tokens(folder):
         assert word["perplexity_forward"] == pytest.approx(word["perplexity_backward"] ** 3, rel=1e-5)
         assert word["nll_mean"] == pytest.approx(math.log(10) * 2 * word["log10_perplexity_backward"], rel=1e-5)
     assert read(folder, "masks")["nll_all"] == pytest.approx(math.log(4))
+    directions = read(folder, "directions")
+    [place] = np.argwhere(directions["tokens"])  # forward, backward
+    assert (place + 0.5) * directions["bin_nats"] == pytest.approx([math.log(8), math.log(2)], abs=0.05)
     content = ids[~np.isin(ids, metadata["special_ids"])]
     assert "".join(word["text"] for word in words) == tokenizer.decode(content)
 
