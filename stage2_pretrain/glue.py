@@ -81,7 +81,7 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
     if run.glue.mnli_start:
         starting = {digest: task for task, digest in zip(tasks, digests, strict=True) if TASKS[task.name].mnli_start}
         worker.do_from_mnli(jobs, starting)
-    _write_outcome(folder, read_jobs(folder.glue))
+    _write_outcome(folder)
 
 
 def check_settings(run: Run, folder: RunFolder) -> None:
@@ -175,7 +175,7 @@ class Worker:
             result, predictions = self._fine_tune(job, None)
         if publish:
             publish_job(self.folder, result, predictions)
-            write_results(self.folder, read_jobs(self.folder))
+            write_results(self.folder)
 
     def _fine_tune(self, job: Job, encoder: Path | None) -> tuple[Result, dict[str, Any]]:
         done = fine_tune(
@@ -240,18 +240,24 @@ class Worker:
 
 
 def _recompute(folder: RunFolder) -> None:
-    results, different = recompute(folder.glue)
-    _write_outcome(folder, results)
+    different = recompute(folder.glue)
+    _write_outcome(folder)
     for key in different:
         print(f"hardmask glue: job {key[:DIGITS]}: its predictions give other numbers than it had", file=sys.stderr)
 
 
-def _write_outcome(folder: RunFolder, results: dict[str, Result]) -> None:
-    """Everything made of results and predictions: results.jsonl, the tables and the submissions."""
-    records = read_records(folder.glue)
-    for result in results.values():
-        record_of(records, result, folder.glue)
-    write_results(folder.glue, results)
-    lines = write_submissions(folder.glue, results.values(), records)
-    groups = groups_of(results.values(), folder.finished_mlm_runs())
-    write_tables(groups, records, lines, folder.glue)
+def _write_outcome(folder: RunFolder) -> None:
+    """Everything made of results and predictions: results.jsonl, the tables and the submissions.
+
+    Made again if another process has added results meanwhile, so that the last one to end has seen all.
+    """
+    while True:
+        results = write_results(folder.glue)
+        records = read_records(folder.glue)
+        for result in results.values():
+            record_of(records, result, folder.glue)
+        lines = write_submissions(folder.glue, results.values(), records)
+        groups = groups_of(results.values(), folder.finished_mlm_runs())
+        write_tables(groups, records, lines, folder.glue)
+        if read_jobs(folder.glue).keys() == results.keys():
+            return

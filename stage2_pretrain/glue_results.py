@@ -52,9 +52,13 @@ def read_jobs(folder: Path) -> dict[str, Result]:
     return {result["key"]: result for result in sorted(filter(None, there), key=_place)}
 
 
-def write_results(folder: Path, results: Mapping[str, Result]) -> None:
-    """Write results.jsonl, one line a job."""
-    write_text(folder / "results.jsonl", "".join(map(_line, results.values())))
+def write_results(folder: Path) -> dict[str, Result]:
+    """Write results.jsonl, one line a job, and return them by key; written again if another process has added some."""
+    while True:
+        results = read_jobs(folder)
+        write_text(folder / "results.jsonl", "".join(map(_line, results.values())))
+        if read_jobs(folder).keys() == results.keys():
+            return results
 
 
 def read_predictions(folder: Path, result: Result, split: str) -> np.ndarray:
@@ -68,10 +72,10 @@ def read_predictions(folder: Path, result: Result, split: str) -> np.ndarray:
     return values
 
 
-def recompute(folder: Path) -> tuple[dict[str, Result], list[str]]:
-    """Results with every metric computed anew from stored predictions, also stored again; and keys that differed."""
-    records, results, different = read_records(folder), read_jobs(folder), []
-    for key, result in results.items():
+def recompute(folder: Path) -> list[str]:
+    """Compute every metric anew from stored predictions, and store what differs; returns the keys of those jobs."""
+    records, different = read_records(folder), []
+    for key, result in read_jobs(folder).items():
         record = record_of(records, result, folder)
         metrics = {}
         for split, labels in record["dev"].items():
@@ -81,7 +85,7 @@ def recompute(folder: Path) -> tuple[dict[str, Result], list[str]]:
             different.append(key)
             result["metrics"] = metrics
             write_text(job_folder(folder, key) / "result.json", _line(result))
-    return results, different
+    return different
 
 
 def _same_length(predictions: np.ndarray, labels: Sequence[float], key: str) -> np.ndarray:

@@ -131,6 +131,8 @@ def test_shares_do_every_job_once(folder, trained, monkeypatch):
     for index in range(2):
         glue.run_glue(run_of(seeds=(0, 1, 2), num_shards=2, shard_index=index), folder)
         assert len(without_times(folder.glue / "results.jsonl")) == len(trained) == (2, 3)[index]
+    glue.run_glue(run_of(seeds=(5,), num_shards=2, shard_index=1), folder)  # nothing is left for that share
+    assert len(trained) == 3
     glue.run_glue(run_of(seeds=(0, 1, 2)), folder)
     assert len(trained) == 3
 
