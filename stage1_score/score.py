@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmask.pipeline import distributed
+from hardmask.pipeline.cards import CARD, dataset_card
 from hardmask.pipeline.config import Run, as_json
 from hardmask.pipeline.disk import hardness_bytes, require_free
 from hardmask.pipeline.progress import Progress, bar
@@ -82,6 +83,7 @@ def _finish(job: Job, tokens: ShardFolder, target: ShardFolder, stage: Stage, sh
         )
         return
     manifest = target.finish(list(planned), job.metadata)
+    target.store.write(CARD, dataset_card(manifest))
     if manifest["totals"]["tokens"] != tokens.manifest["totals"]["tokens"]:
         raise AssertionError("scored tokens differ from the tokens there are")
     stage.finish(**manifest["totals"])

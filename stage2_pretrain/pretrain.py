@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from hardmask.pipeline import distributed
+from hardmask.pipeline.cards import CARD, model_card
 from hardmask.pipeline.config import MaskingConfig, MlmConfig, Run, as_json
 from hardmask.pipeline.curves import curves
 from hardmask.pipeline.errors import UserError
 from hardmask.pipeline.final_model import publish_model
 from hardmask.pipeline.order import Order
 from hardmask.pipeline.progress import Progress, bar
+from hardmask.pipeline.publish import write_text
 from hardmask.pipeline.reader import Batch, OrderedRows, spread_rows, to_batch
 from hardmask.pipeline.recipes import selected_runs
 from hardmask.pipeline.runfolder import RunFolder, Stage, weights_digest
@@ -189,6 +191,8 @@ def _finish(
 
     files = publish_model(target, stage.folder, write)
     results = measure.uniform_and_own()
+    metadata = folder.shards("hardness").manifest["metadata"]
+    write_text(target / CARD, model_card(target.name, stage.settings, {"steps": steps, **results}, metadata))
     stage.log(step=steps, **results)
     stage.finish(steps=steps, files=files, **results, over_alpha=measure.over_alpha())
     stage.tidy()

@@ -1,0 +1,110 @@
+"""The part of the Hugging Face hub that an upload meets, on loopback: repositories, LFS objects and commits in memory.
+
+    HF_ENDPOINT=… hardmask push …
+
+`large` names of files go by LFS, as the hub decides it for Arrow files and weights; all others come with the commit.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LARGE = (".arrow", ".safetensors")
+TOKEN = "a-token-of-nobody"
+
+
+class Hub:
+    """What was sent: `private` by repository, `files` by (repository, path)."""
+
+    def __init__(self):
+        self.private, self.files, self.objects, self.commits = {}, {}, {}, []
+
+
+@contextlib.contextmanager
+def hub():
+    """A running hub, and its URL."""
+    there = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_about):
+            pass
+
+        def answer(self, value, status=200):
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def body(self):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+        def url(self):
+            return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+        def do_PUT(self):
+            data = self.body()
+            there.objects[hashlib.sha256(data).hexdigest()] = data
+            self.answer({})
+
+        def do_GET(self):
+            self.answer({"error": "Invalid username or password."}, 401)
+
+        def do_POST(self):
+            data = self.body()
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.answer({"error": "Invalid username or password."}, 401)
+            elif self.path == "/api/validate-yaml":
+                self.answer({"errors": [], "warnings": []})
+            elif self.path == "/api/repos/create":
+                self.create(json.loads(data))
+            elif "/preupload/" in self.path:
+                files = [file["path"] for file in json.loads(data)["files"]]
+                modes = {path: "lfs" if path.endswith(LARGE) else "regular" for path in files}
+                self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
+            elif self.path.endswith("/info/lfs/objects/batch"):
+                objects = [
+                    {**one, "actions": {"upload": {"href": f"{self.url()}/objects"}}}
+                    for one in json.loads(data)["objects"]
+                ]
+                self.answer({"transfer": "basic", "objects": objects})
+            elif "/commit/" in self.path:
+                self.commit(data)
+            else:
+                self.answer({"error": self.path}, 404)
+
+        def create(self, asked):
+            name = f"{asked.get('type', 'model')}s/{asked.get('organization', 'somebody')}/{asked['name']}"
+            private = asked.get("private", asked.get("visibility") == "private")
+            there.private.setdefault(name, private)
+            self.answer({"url": f"{self.url()}/{name.removeprefix('models/')}"})
+
+        def commit(self, data):
+            repository = self.path.removeprefix("/api/").split("/commit/")[0]
+            lines = [json.loads(line) for line in data.splitlines()]
+            there.commits.append((repository, lines[0]["value"]["summary"]))
+            for line in lines[1:]:
+                value = line["value"]
+                if line["key"] == "lfsFile":
+                    there.files[repository, value["path"]] = there.objects[value["oid"]]
+                else:
+                    there.files[repository, value["path"]] = base64.b64decode(value["content"])
+            self.answer({"commitUrl": f"{self.url()}/{repository}/commit/1", "commitOid": "1" * 40})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield there, f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
