@@ -79,7 +79,8 @@ def test_a_run_leaves_what_the_contract_says(finished):
                   "hardness/commits/00000.json", "mlm/base/model.safetensors", "mlm/random/config.json",
                   "mlm/hardness-0.005/training/metrics.jsonl", "glue/table.md", "glue/results.jsonl",
                   "glue/config.json", "tokens/config.json", "hardness/config.json",
-                  "tokens/metrics.jsonl", "hardness/metrics.jsonl", "hardness/README.md", "mlm/base/README.md"):  # fmt: skip
+                  "tokens/metrics.jsonl", "hardness/metrics.jsonl", "hardness/README.md",
+                  "mlm/base/README.md"):  # fmt: skip
         assert (finished / place).is_file(), place
     config = json.loads((finished / "tokens/config.json").read_text())
     assert config["versions"]["torch"]
