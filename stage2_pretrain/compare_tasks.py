@@ -42,7 +42,7 @@ def add_tasks(
             seeded = first_cell(settings, one.seed)
             key = job_key(model, digest, tokenizer, seeded)
             if key not in known:
-                done = fine_tune(model.path, tokenizer, task, seeded, device=device, quiet=run.quiet)
+                done = fine_tune(model.path, tokenizer, task, seeded, device=device)
                 del done["predictions"]
                 known[key] = {"key": key, "model": model.name, **done}
                 append_line(file, known[key])

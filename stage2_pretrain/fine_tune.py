@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hardmask.pipeline.errors import UserError, brief
-from hardmask.pipeline.progress import bar
+from hardmask.pipeline.progress import Progress
 from hardmask.pipeline.training import autocast
 from hardmask.stage2_pretrain.glue_jobs import JobSettings
 from hardmask.stage2_pretrain.glue_metrics import evaluate
@@ -40,14 +40,15 @@ def fine_tune(
     settings: JobSettings,
     *,
     device: str,
-    quiet: bool,
+    progress: Progress | None = None,
     encoder: Path | None = None,
 ) -> dict[str, Any]:
     """Train a classifier (or regressor) on top of a pre-trained encoder, and predict the task's dev and test splits.
 
-    `device`: "cpu" or "cuda"; bf16 where CUDA has it. `encoder`: a folder for the trained encoder without its head;
-    None: not kept. Returns plain JSON values, metrics in [-1, 1] among them, but for `predictions`: split -> [rows]
-    int8 class ids or float64 scores. UserError: the model cannot be loaded, or has a smaller vocabulary.
+    `device`: "cpu" or "cuda"; bf16 where CUDA has it. `progress`: told of every batch, 1 in all. `encoder`: a folder
+    for the trained encoder without its head; None: not kept. Returns plain JSON values, metrics in [-1, 1] among them,
+    but for `predictions`: split -> [rows] int8 class ids or float64 scores. UserError: the model cannot be loaded, or
+    has a smaller vocabulary.
     """
     from transformers import set_seed
 
@@ -58,7 +59,7 @@ def fine_tune(
         max_tokens = min(settings.max_tokens, longest_input(model))
         train_rows = subset(task.train, settings.max_rows)
         features = encode(tokenizer, train_rows, max_tokens, model.config.vocab_size)
-        steps, loss = train_classifier(model, tokenizer, features, settings, device=device, quiet=quiet, what=task.name)
+        steps, loss = train_classifier(model, tokenizer, features, settings, device=device, progress=progress)
         predictions = {
             name: predict(model, tokenizer, encode(tokenizer, split, max_tokens, model.config.vocab_size))
             for part in (task.dev, task.test)
@@ -150,19 +151,19 @@ def encode(tokenizer: Any, split: Split, max_tokens: int, vocabulary: int) -> Fe
 
 
 def train_classifier(
-    model: Any, tokenizer: Any, features: Features, settings: JobSettings, *, device: str, quiet: bool, what: str
+    model: Any, tokenizer: Any, features: Features, settings: JobSettings, *, device: str, progress: Progress | None
 ) -> tuple[int, float]:
     """Train in place with Hugging Face's Trainer; returns optimizer steps and mean training loss."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     steps = math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_rows))
-    progress = bar(what, sum(len(f["input_ids"]) for f in features) * settings.epochs, quiet=quiet)
 
     def collate(rows: Features) -> Any:
-        progress.update(sum(len(row["input_ids"]) for row in rows))
+        if progress is not None:
+            progress.update(1 / steps)
         return tokenizer.pad(rows, return_tensors="pt")
 
-    with tempfile.TemporaryDirectory() as unused, progress:
+    with tempfile.TemporaryDirectory() as unused:
         arguments = TrainingArguments(
             output_dir=unused,
             per_device_train_batch_size=settings.batch_rows,

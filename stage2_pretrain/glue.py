@@ -17,6 +17,7 @@ from typing import Any
 from hardmask.pipeline.config import GlueConfig, Run, as_json
 from hardmask.pipeline.distributed import Ranks, choose_device
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.progress import Progress, bar
 from hardmask.pipeline.publish import folder_published_as, write_json
 from hardmask.pipeline.runfolder import RunFolder, provenance
 from hardmask.pipeline.shares import Share, share_of
@@ -62,7 +63,7 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
     `documents` gives the (source name, text) documents probes are made from; None: the run's corpus.
     """
     if isinstance(run, GlueRun) and run.recompute:
-        _recompute(folder)
+        _recompute(folder, quiet=run.quiet)
         return
     models = choose_models(run.glue.models, folder)
     tasks = choose_tasks(run.glue, documents or (lambda: corpus_documents(run, folder)))
@@ -81,7 +82,7 @@ def run_glue(run: Run, folder: RunFolder, documents: Callable[[], list[tuple[str
     if run.glue.mnli_start:
         starting = {digest: task for task, digest in zip(tasks, digests, strict=True) if TASKS[task.name].mnli_start}
         worker.do_from_mnli(jobs, starting)
-    _write_outcome(folder)
+    _write_outcome(folder, quiet=run.quiet)
 
 
 def check_settings(run: Run, folder: RunFolder) -> None:
@@ -156,35 +157,34 @@ class Worker:
     def __init__(self, run: Run, folder: Path, tokenizers: dict[str, Any]) -> None:
         self.folder, self.tokenizers = folder, tokenizers
         self.share: Share = share_of(run, Ranks())
-        self.keep_mnli, self.quiet = run.glue.mnli_start, run.quiet
+        self.settings, self.quiet = run.glue, run.quiet
         self.device = choose_device(run.device).type
-        self.settings = run.glue
 
     def do(self, jobs: Sequence[Job]) -> None:
         """Fine-tune what is not done yet. Every N-th job is of one share, so that all have some of every task."""
-        done = read_jobs(self.folder)
-        for job in jobs[self.share.index :: self.share.count]:
-            if job.key not in done:
-                self._do(job)
+        done, ours = read_jobs(self.folder), jobs[self.share.index :: self.share.count]
+        left = [job for job in ours if job.key not in done]
+        with bar("glue", len(ours), quiet=self.quiet, unit="job", done=len(ours) - len(left)) as progress:
+            for job in left:
+                progress.part(f"glue, {job.task.name} of {job.model.name}")
+                result, predictions = self._fine_tune(job, progress)
+                publish_job(self.folder, result, predictions)
+                write_results(self.folder)
 
-    def _do(self, job: Job, *, publish: bool = True) -> None:
-        if self.keep_mnli and job.task.name == MNLI:
-            with folder_published_as(self.encoder(job.key)) as encoder:
-                result, predictions = self._fine_tune(job, encoder)
-        else:
-            result, predictions = self._fine_tune(job, None)
-        if publish:
-            publish_job(self.folder, result, predictions)
-            write_results(self.folder)
+    def _fine_tune(self, job: Job, progress: Progress | None) -> tuple[Result, dict[str, Any]]:
+        if not self.settings.mnli_start or job.task.name != MNLI:
+            return self._trained(job, progress, None)
+        with folder_published_as(self.encoder(job.key)) as encoder:
+            return self._trained(job, progress, encoder)
 
-    def _fine_tune(self, job: Job, encoder: Path | None) -> tuple[Result, dict[str, Any]]:
+    def _trained(self, job: Job, progress: Progress | None, encoder: Path | None) -> tuple[Result, dict[str, Any]]:
         done = fine_tune(
             job.model.path,
             self.tokenizers[job.model.name],
             job.task,
             job.settings,
             device=self.device,
-            quiet=self.quiet,
+            progress=progress,
             encoder=encoder,
         )
         predictions = done.pop("predictions")
@@ -221,7 +221,7 @@ class Worker:
     def _keep_only(self, best: Job, candidates: Sequence[Job]) -> None:
         """The best MNLI job's encoder, trained again where it was not kept; the others' are removed."""
         if not self.encoder(best.key).exists():
-            self._do(best, publish=False)
+            self._fine_tune(best, None)
         for job in candidates:
             if job.key != best.key:
                 shutil.rmtree(self.encoder(job.key), ignore_errors=True)
@@ -239,15 +239,15 @@ class Worker:
 # What is shown
 
 
-def _recompute(folder: RunFolder) -> None:
+def _recompute(folder: RunFolder, *, quiet: bool) -> None:
     different = recompute(folder.glue)
-    _write_outcome(folder)
+    _write_outcome(folder, quiet=quiet)
     for key in different:
         print(f"hardmask glue: job {key[:DIGITS]}: its predictions give other numbers than it had", file=sys.stderr)
 
 
-def _write_outcome(folder: RunFolder) -> None:
-    """Everything made of results and predictions: results.jsonl, the tables and the submissions.
+def _write_outcome(folder: RunFolder, *, quiet: bool) -> None:
+    """Everything made of results and predictions: results.jsonl, the tables and the submissions; says where they are.
 
     Made again if another process has added results meanwhile, so that the last one to end has seen all.
     """
@@ -260,4 +260,6 @@ def _write_outcome(folder: RunFolder) -> None:
         groups = groups_of(results.values(), folder.finished_mlm_runs())
         write_tables(groups, records, lines, folder.glue)
         if read_jobs(folder.glue).keys() == results.keys():
-            return
+            break
+    for line in () if quiet else (*lines, f"{folder.glue / 'table.md'} has the scores of {len(results)} jobs"):
+        print(f"hardmask glue: {line}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,8 +40,10 @@ def tokenizer(folder, encoder):
 
 
 def test_learns_a_learnable_task(encoder, tokenizer, capsys):
-    task = colours()
-    result = fine_tune(encoder, tokenizer, task, QUICK, device="cpu", quiet=True)
+    task, told = colours(), []
+    progress = SimpleNamespace(update=told.append)
+    result = fine_tune(encoder, tokenizer, task, QUICK, device="cpu", progress=progress)
+    assert sum(told) == pytest.approx(1.0)
     assert result["metrics"]["dev"]["accuracy"] > 0.9
     assert (result["rows"], result["steps"]) == (320, 80)
     assert result["settings"]["lr"] == 3e-3
@@ -62,7 +65,7 @@ def test_same_seed_same_predictions_other_seed_others(encoder, tokenizer):
     def scores(seed: int) -> np.ndarray:
         task = stars()
         settings = dataclasses.replace(brief, seed=seed)
-        return fine_tune(encoder, tokenizer, task, settings, device="cpu", quiet=True)["predictions"]["dev"]
+        return fine_tune(encoder, tokenizer, task, settings, device="cpu")["predictions"]["dev"]
 
     np.testing.assert_array_equal(scores(0), scores(0))
     assert not np.array_equal(scores(0), scores(1))
@@ -84,7 +87,7 @@ def stars() -> TaskData:
 
 def test_regression_on_pairs(encoder, tokenizer):
     settings = dataclasses.replace(QUICK, epochs=8.0)
-    result = fine_tune(encoder, tokenizer, stars(), settings, device="cpu", quiet=True)
+    result = fine_tune(encoder, tokenizer, stars(), settings, device="cpu")
     assert result["predictions"]["dev"].dtype == np.float64
     assert result["metrics"]["dev"]["spearman"] > 0.9
     assert result["metrics"]["dev"]["pearson"] > 0.9
@@ -112,7 +115,7 @@ def test_long_texts_are_cut_to_the_positions_there_are(encoder, tokenizer):
     assert job.predict(model, tokenizer, features).shape == (1,)
     task = TaskData(name="long", train=long, dev={"dev": long}, labels=("0", "1"))
     settings = dataclasses.replace(QUICK, max_tokens=512, epochs=1.0)
-    assert fine_tune(encoder, tokenizer, task, settings, device="cpu", quiet=True)["max_tokens"] == 64
+    assert fine_tune(encoder, tokenizer, task, settings, device="cpu")["max_tokens"] == 64
 
 
 def test_bert_has_all_its_positions(tmp_path):
@@ -176,7 +179,7 @@ def test_tokenizer_of_the_run_stands_in_where_the_model_has_none(folder, encoder
 def test_kept_encoder_starts_another_task_under_a_new_head(encoder, tokenizer, tmp_path):
     three = TaskData(name="mnli", train=colour_rows(48, 0), dev={}, labels=("a", "b", "c"))
     settings = dataclasses.replace(QUICK, epochs=1.0)
-    fine_tune(encoder, tokenizer, three, settings, device="cpu", quiet=True, encoder=tmp_path / "kept")
+    fine_tune(encoder, tokenizer, three, settings, device="cpu", encoder=tmp_path / "kept")
     from safetensors.torch import load_file
 
     kept = load_file(tmp_path / "kept" / "model.safetensors")
