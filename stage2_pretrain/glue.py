@@ -99,6 +99,9 @@ def check_settings(run: Run, folder: RunFolder) -> None:
             raise UserError(f"there is no task {name!r}", where="--glue.tasks", mend=mend)
     if settings.path and settings.path != "hub" and not Path(settings.path).is_dir():
         raise UserError("there is no such folder", where=f"--glue.path {settings.path}", mend="Check it, or give hub")
+    if settings.mnli_start and MNLI not in (_glue_names(settings) if settings.path else PROBES):
+        mend = "Add it to --glue.tasks, or the folder that has it by --glue.path"
+        raise UserError("mnli is not among the tasks", where="--glue.mnli-start", mend=mend)
 
 
 # Which tasks there are
@@ -108,15 +111,13 @@ def choose_tasks(settings: GlueConfig, documents: Callable[[], list[tuple[str, s
     """The GLUE tasks under --glue.path or, without one, the probe tasks; those --glue.tasks names, else all."""
     if settings.path:
         return [read_task(name, settings.path) for name in _glue_names(settings)]
-    if settings.mnli_start:
-        raise UserError("probe tasks have no MNLI", where="--glue.mnli-start", mend="Give --glue.path for GLUE tasks")
     probes = {probe.name: probe for probe in make_probes(documents(), settings.probe_rows, PROBE_SEED)}
     unknown = [name for name in settings.tasks if name not in probes]
     if unknown or not probes:
         what = f"there is no probe task {unknown[0]!r}" if unknown else "the corpus has too little text for probe tasks"
         mend = f"Give --glue.path for GLUE tasks, or a larger corpus; probes made: {' '.join(probes) or 'none'}"
         raise UserError(what, where="--glue.tasks" if unknown else "--glue.path", mend=mend)
-    return [probes[name] for name in settings.tasks or probes]
+    return [probes[name] for name in dict.fromkeys(settings.tasks or probes)]
 
 
 def _glue_names(settings: GlueConfig) -> list[str]:
@@ -130,8 +131,6 @@ def _glue_names(settings: GlueConfig) -> list[str]:
         if needed and needed not in names:
             mend = f"Add {needed}: its model predicts that task's rows"
             raise UserError(f"{name} has nothing to train on", where="--glue.tasks", mend=mend)
-    if settings.mnli_start and MNLI not in names:
-        raise UserError("mnli is not among the tasks", where="--glue.mnli-start", mend="Add it to --glue.tasks")
     return [name for name in dict.fromkeys(names) if not (name in TASKS and TASKS[name].predicted_by)]
 
 

@@ -26,7 +26,7 @@ def choose_models(names: Sequence[str], folder: RunFolder) -> list[Model]:
     finished = folder.finished_mlm_runs()
     if not names and not finished:
         raise UserError("no MLM run is finished", where=folder.mlm, mend="Pre-train first, or name --glue.models")
-    return [_model(name, folder, finished) for name in names or finished]
+    return [_model(name, folder, finished) for name in dict.fromkeys(names or finished)]
 
 
 def _model(name: str, folder: RunFolder, finished: Sequence[str]) -> Model:

@@ -280,6 +280,7 @@ def test_models_that_are_not_there(models, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no MLM run is finished"):
         choose_models((), RunFolder(tmp_path))
     assert [model.name for model in choose_models((), models)] == ["base"]
+    assert [model.name for model in choose_models(("base", "base"), models)] == ["base"]
 
 
 def test_tasks_that_are_not_there(tmp_path):
@@ -291,9 +292,8 @@ def test_tasks_that_are_not_there(tmp_path):
         glue.choose_tasks(GlueConfig(path=str(tmp_path)), documents)
     with pytest.raises(UserError, match=r"ax has nothing to train on.*Add mnli"):
         glue.choose_tasks(GlueConfig(path=str(tmp_path), tasks=("ax",)), documents)
-    with pytest.raises(UserError, match="probe tasks have no MNLI"):
-        glue.choose_tasks(GlueConfig(mnli_start=True), documents)
-    with pytest.raises(UserError, match="mnli is not among the tasks"):
-        glue.choose_tasks(GlueConfig(path=str(tmp_path), tasks=("rte",), mnli_start=True), documents)
-    named = glue.choose_tasks(GlueConfig(tasks=("source", "word-order"), probe_rows=100), documents)
+    for settings in ({}, {"path": str(tmp_path), "tasks": ("rte",)}):
+        with pytest.raises(UserError, match="mnli is not among the tasks"):
+            glue.check_settings(run_of(mnli_start=True, **settings), RunFolder(tmp_path))
+    named = glue.choose_tasks(GlueConfig(tasks=("source", "word-order", "source"), probe_rows=100), documents)
     assert [task.name for task in named] == ["source", "word-order"]
