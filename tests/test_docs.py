@@ -1,0 +1,85 @@
+"""The Python of docs/ runs as it stands, in a folder with a small run; what it computes is what it says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scored_text
+
+from hardmask.stage2_pretrain import annotate
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SNIPPETS = [
+    (path.name, number, code)
+    for path in sorted(DOCS.glob("*.md"))
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+]
+OPTIONAL = {"from streaming import": "streaming"}
+"""What a snippet needs that cannot be installed beside the rest."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with `runs/demo`."""
+    base = tmp_path_factory.mktemp("docs")
+    made = scored_text.make_scored_run(base, scored_text.documents(220), length=64, unit_bytes=9_000)
+    for name in ("pmi", "frequency"):
+        annotate.make_annotation(name, made)
+    (base / "runs").mkdir()
+    made.path.rename(base / "runs/demo")
+    return base
+
+
+def run_snippet(document, number, code, monkeypatch, place):
+    """The names it leaves."""
+    for line, package in OPTIONAL.items():
+        if line in code:
+            pytest.importorskip(package)
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", place / "cache")
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(annotate, "TABLES", dict(annotate.TABLES))  # a snippet adds one
+    for made in place.glob("hardness-*"):
+        shutil.rmtree(made)
+    names = {}
+    exec(compile(code, f"{document}, snippet {number}", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(("document", "number", "code"), SNIPPETS, ids=[f"{d}-{n}" for d, n, _ in SNIPPETS])
+def test_snippets_run(document, number, code, place, monkeypatch, capsys):
+    run_snippet(document, number, code, monkeypatch, place)
+    if "print(" in code:
+        assert capsys.readouterr().out
+
+
+def test_documents_are_dropped_by_their_own_mean(place, monkeypatch):
+    [snippet] = [entry for entry in SNIPPETS if "kept = " in entry[2]]
+    lines = [line for line in snippet[2].splitlines() if not line.startswith(("import", "print"))]
+    assert len(lines) <= 10
+    names = run_snippet(*snippet, monkeypatch, place)
+    nats = {}
+    for batch in names["ds"].dataset("runs/demo/hardness/shards", format="arrow").to_batches():
+        for row in batch.to_pylist():
+            document = row["document_id"]
+            for position, perplexity in enumerate(row["perplexity_forward"]):
+                if perplexity:
+                    nats.setdefault(document, []).append(np.log(perplexity))
+                document += position in row["document_ends"]
+    expected = {document for document, values in nats.items() if np.exp(np.mean(values)) < 15}
+    assert set(names["kept"].to_pylist()) == expected
+    assert 0 < len(expected) < len(nats) == 220
+
+
+def test_parquet_holds_the_same_rows(place, monkeypatch):
+    [snippet] = [entry for entry in SNIPPETS if "hardness-parquet" in entry[2]]
+    assert len(snippet[2].splitlines()) <= 6
+    names = run_snippet(*snippet, monkeypatch, place)
+    there, expected = names["ds"].dataset("hardness-parquet").to_table(), names["shards"].to_table()
+    assert there.sort_by("sequence_id").equals(expected.sort_by("sequence_id"))
+    assert b"hardmask" in there.schema.metadata
