@@ -16,6 +16,7 @@ from hardmask.pipeline import distributed, shares, stopping
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.disk import refused_by_system, require_folder
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
+from hardmask.pipeline.progress import quiet_transformers
 from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
 from hardmask.pipeline.runfolder import RunFolder, read_json
@@ -145,7 +146,7 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     if verb not in STAGES:
         _named(VERBS[verb].function)(run, folder)
         return
-    _quiet_transformers()
+    quiet_transformers()
     ranks = distributed.start(run.device)
     distributed.choose_device(run.device, ranks)
     stages = STAGES[: STAGES.index(verb) + 1]
@@ -194,14 +195,6 @@ def _with_share(verb: str, run: Run, folder: RunFolder, *, quiet: bool) -> Run:
     if not quiet:
         print(f"hardmask {verb}: {shares.share_of(run, distributed.Ranks())}, by {origin}", file=sys.stderr, flush=True)
     return run
-
-
-def _quiet_transformers() -> None:
-    """No bars and advice of its own between ours; its errors still show."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _named(place: str) -> Any:

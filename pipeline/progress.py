@@ -54,6 +54,14 @@ def bar(what: str, total: float | None, *, quiet: bool, unit: str = "tok", done:
     return Lines(what, total, unit=unit, done=done)
 
 
+def quiet_transformers() -> None:
+    """No bars and advice of its own between ours; its errors still show."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
 class _Bar(tqdm):
     """A tqdm bar; tqdm's own thread, which nothing here needs, is not started."""
 

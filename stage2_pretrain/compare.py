@@ -19,6 +19,7 @@ from hardmask.pipeline import distributed
 from hardmask.pipeline.checks import check_range
 from hardmask.pipeline.config import MlmConfig, Run, as_json
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.progress import quiet_transformers
 from hardmask.pipeline.publish import remove_abandoned
 from hardmask.pipeline.reader import spread_rows, to_batch
 from hardmask.pipeline.runfolder import RunFolder, read_json
@@ -94,6 +95,7 @@ def compare(run: CompareRun, folder: RunFolder) -> None:
 
     Finished runs are kept; stopped ones go on. UserError: strategies, seeds or a start that will not do.
     """
+    quiet_transformers()
     ranks = distributed.start(run.device)
     arms = arms_of(run.strategies, run.masking)
     mlm = dataclasses.replace(run.mlm, init=run.init or run.mlm.init, steps=run.steps or run.mlm.steps)
