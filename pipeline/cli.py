@@ -10,17 +10,20 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from hardmask.pipeline import distributed, shares, stopping
 from hardmask.pipeline.config import Run, as_json, with_values
 from hardmask.pipeline.disk import refused_by_system, require_folder
 from hardmask.pipeline.errors import BUG, DONE, STOPPED, USER_ERROR, Stopped, UserError
+from hardmask.pipeline.help_page import help_page
 from hardmask.pipeline.progress import quiet_transformers
 from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
 from hardmask.pipeline.runfolder import RunFolder, read_json
 from hardmask.pipeline.verbs import STAGES, VERBS
+
+HELP = {"-h", "--help", "--help-all"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +92,7 @@ def usage() -> str:
     lines += [f"  {name:10}{verb.meaning}" for name, verb in VERBS.items()]
     lines += ["", "annotate takes the name of the annotation first: hardmask annotate pmi demo"]
     lines += ["", f"recipes: {', '.join(RECIPES)} (demo unless given)"]
-    lines += ["", "hardmask VERB RECIPE --help shows the verb's settings with units and defaults."]
+    lines += ["", "hardmask VERB --help shows the verb's settings with units and defaults, --help-all explains all."]
     return "\n".join(lines)
 
 
@@ -118,27 +121,12 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
         typed |= {f"--{g}.{name.replace('_', '-')}" for g in ("mlm", "masking") for name in of_run[g]}
     kind = _named(VERBS[verb].settings)
     values = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Run)}
-    settings = tyro.cli(
-        _help_type(verb, kind, defaults) if {"-h", "--help"} & set(flags) else kind,
-        args=flags,
-        default=kind(**{**values, "out": out}),
-        prog=f"hardmask {verb} {recipe}",
-        description=f"{VERBS[verb].meaning[0].upper()}{VERBS[verb].meaning[1:]}. Settings of the other verbs are "
-        "accepted too (see their --help); a run folder remembers what it was made with.",
-    )
+    default = kind(**{**values, "out": out})
+    if HELP & set(flags):
+        print(help_page(verb, VERBS[verb], default, whole="--help-all" in flags))
+        raise SystemExit(DONE)
+    settings = tyro.cli(kind, args=flags, default=default, prog=f"hardmask {verb} {recipe}")
     return settings, RunFolder(Path(settings.out), recipe, typed, settings.store)
-
-
-def _help_type(verb: str, kind: Any, defaults: Run) -> Any:
-    """The verb's settings with the groups that are not the verb's own left out of the help."""
-    import tyro
-
-    hidden = [
-        (f.name, Annotated[type(getattr(defaults, f.name)), tyro.conf.Suppress], getattr(defaults, f.name))
-        for f in dataclasses.fields(Run)
-        if dataclasses.is_dataclass(getattr(defaults, f.name)) and f.name not in VERBS[verb].groups
-    ]
-    return dataclasses.make_dataclass("Settings", hidden, bases=(kind,), frozen=True, kw_only=True)
 
 
 def execute(verb: str, run: Run, folder: RunFolder) -> None:

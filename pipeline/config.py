@@ -87,7 +87,7 @@ class TrainConfig:
     """Sequences per optimizer step over all devices (paper)."""
     micro_sequences: int = 0
     """Sequences per forward pass on one device, the rest by gradient accumulation; 0: as many as fit a budget of
-    4,096 tokens on CPU and 32,768 on CUDA (ours)."""
+    2,048 tokens on CPU and 32,768 on CUDA (ours)."""
     lr: float = 5e-4
     """Peak learning rate (paper, for the ALM)."""
     warmup: float = 0.1
@@ -120,6 +120,9 @@ class TrainConfig:
 
     prefix: ClassVar[str] = "train"
     """Group of the flags."""
+    seldom: ClassVar[str] = """micro_sequences betas epsilon weight_decay clip_norm order_seed eval_sequences eval_steps
+    keep_checkpoints compile"""
+    """Settings that a short help only names."""
 
     def __post_init__(self) -> None:
         flags = f"--{self.prefix}"
@@ -290,7 +293,7 @@ class LogConfig:
     """Where the curves of trainings go besides metrics.jsonl."""
 
     tensorboard: bool = True
-    """An event file for TensorBoard beside it: tensorboard --logdir RUN_FOLDER."""
+    """An event file beside it, for `tensorboard --logdir RUN_FOLDER`."""
     wandb: str = ""
     """A project of Weights & Biases (the extra hardmask[wandb]); WANDB_MODE=offline keeps it in the run folder."""
 
@@ -312,7 +315,7 @@ class Run:
     out: str = ""
     """The run folder. Empty: runs/RECIPE."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run; auto: cuda where there is one."""
+    """Where models run: cpu, cuda, or auto, which is cuda where there is one."""
     quiet: bool = False
     """No progress bars, nor a line a minute in logs."""
     store: str = ""

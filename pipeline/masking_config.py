@@ -6,6 +6,7 @@ The presets themselves stand in `hardmask.stage2_pretrain.presets`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hardmask.pipeline.checks import SEED, check_field
 from hardmask.pipeline.errors import UserError
@@ -75,6 +76,10 @@ class MaskingConfig:
     """Of those, the share that becomes a random token; the rest stays (paper)."""
     seed: int = 0
     """Of the masks (ours). A run and the run it continues need different ones, else the masks repeat."""
+
+    seldom: ClassVar[str] = """alpha_end transform tau clip_nats beta count_from count_to decay unit_weight cut_units
+    groups static corrupt_by probabilities probabilities_end mixture_by rate_end mask_share random_share"""
+    """Settings that a short help only names."""
 
     def __post_init__(self) -> None:
         self._check("rate", 0 < self.rate < 1, "Give a share such as 0.15")

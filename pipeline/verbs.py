@@ -20,6 +20,8 @@ class Verb:
     """Every process of a torchrun takes part; else the first works and the others wait."""
     groups: tuple[str, ...] = ()
     """Groups of settings its help shows."""
+    common: tuple[str, ...] = ("store",)
+    """Settings without a group that its help shows besides --out, --quiet and the verb's own."""
     settings: str = "hardmask.pipeline.config:Run"
     """`Run`, or a subclass of it with the verb's own flags."""
     shared: bool = False
@@ -32,11 +34,13 @@ class Verb:
     """The flag that takes what stands in the place of a recipe and is neither a recipe nor a folder."""
 
 
+SHARE = ("shard_index", "num_shards")
 VERBS = {
     "tokens": Verb(
         "hardmask.pipeline.tokens:make_tokens",
         "corpus to tokenizer to packed sequences in tokens/",
         groups=("corpus", "tokenizer", "tokens"),
+        common=("store", *SHARE),
         shared=True,
     ),
     "alm": Verb(
@@ -45,6 +49,7 @@ VERBS = {
         check="hardmask.pipeline.curves:check_settings",
         parallel=True,
         groups=("alm", "log"),
+        common=("device", "store"),
     ),
     "score": Verb(
         "hardmask.stage1_score.score:score",
@@ -52,6 +57,7 @@ VERBS = {
         check="hardmask.stage1_score.score:check_settings",
         parallel=True,
         groups=("score", "ray"),
+        common=("device", "store", "engine", *SHARE),
         shared=True,
     ),
     "pretrain": Verb(
@@ -60,12 +66,14 @@ VERBS = {
         check="hardmask.stage2_pretrain.pretrain:check_settings",
         parallel=True,
         groups=("mlm", "masking", "log"),
+        common=("device", "store"),
     ),
     "glue": Verb(
         "hardmask.stage2_pretrain.glue:run_glue",
         "fine-tune on GLUE or on probe tasks",
         check="hardmask.stage2_pretrain.glue:check_settings",
         groups=("glue",),
+        common=("device", "store", *SHARE),
         settings="hardmask.stage2_pretrain.glue:GlueRun",
         shared=True,
         alone="recompute",
@@ -110,6 +118,7 @@ VERBS = {
         "masking strategies over seeds, all else equal, into compare/",
         settings="hardmask.stage2_pretrain.compare:CompareRun",
         groups=("mlm", "glue"),
+        common=("device", "store"),
     ),
 }
 STAGES = ("tokens", "alm", "score", "pretrain", "glue")  # each needs those before it; report only reads
