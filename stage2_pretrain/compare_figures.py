@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def draw_measures(rows: Sequence[Row], titles: Mapping[str, tuple[str, float]], 
             style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
             axes.plot([place] * len(values), values, ls="", markersize=4, alpha=0.7, **style)
             axes.hlines(np.mean(values), place - 0.3, place + 0.3, color=style["color"], lw=1.8)
-        dress(axes, title, "", "")
-        axes.title.set_fontsize(7.5)
+        dress(axes, textwrap.fill(title, 32), "", "")
+        axes.title.set_fontsize(6.5)
         axes.set_xlim(-0.6, len(strategies) - 0.4)
         axes.set_xticks(range(len(strategies)), strategies, rotation=35, ha="right", fontsize=6.5)
         axes.ticklabel_format(axis="y", useOffset=False)

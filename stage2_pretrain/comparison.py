@@ -98,7 +98,7 @@ class Comparison:
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write table.md, results.json, results.csv and measures.png and .svg into a folder, and print the tables."""
-    tables = [measures_table(comparison), tests_table(comparison)]
+    tables = [measures_table(comparison), *tests_tables(comparison)]
     shown = [
         {"strategy": run.strategy, "seed": run.seed, "measure": name, "value": run.values[name]}
         for run in comparison.runs
@@ -184,23 +184,34 @@ def _measure_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def tests_table(comparison: Comparison) -> Table:
-    """Differences to the control, over seeds."""
+def tests_tables(comparison: Comparison) -> list[Table]:
+    """Differences to the control, over seeds: a table a measure, what holds for all below the last."""
     control, tests, measures = comparison.arms[0].name, comparison.tests(), comparison.measures
-    rows = []
-    for (strategy, name), test in tests.items():
-        measure = measures[name]
-        cells = [
-            _signed(test.difference * measure.scale, measure.digits),
-            _number(test.deviation * measure.scale, measure.digits),
-            _number(test.p_t, 3),
-            _number(test.p_sign_flip, 3),
-            _number(_scaled(test.smallest_significant, measure.scale), measure.digits),
-            _number(_scaled(test.detectable, measure.scale), measure.digits),
-        ]
-        rows.append([f"{strategy}: {measure.title}", *cells])
-    heads = ["strategy: measure", "difference", "deviation", "p (t)", "p (signs)", "least significant", "found by 80 %"]
-    return Table(f"Differences to {control}, paired by seed", heads, rows, notes=_test_notes(comparison, tests))
+    notes = _test_notes(comparison, tests)
+    tested = [name for name in measures if any(of == name for _, of in tests)]
+    heads = ["strategy", "difference", "deviation", "p (t)", "p (signs)", "least significant", "found by 80 %"]
+    if not tested:
+        return [Table(f"Differences to {control}", heads, [], notes=notes)]
+    return [
+        Table(
+            f"{measures[name].title}: differences to {control}, paired by seed",
+            heads,
+            [[strategy, *_test_cells(test, measures[name])] for (strategy, of), test in tests.items() if of == name],
+            notes=notes if name == tested[-1] else [],
+        )
+        for name in tested
+    ]
+
+
+def _test_cells(test: PairedTest, measure: Measure) -> list[str]:
+    return [
+        _signed(test.difference * measure.scale, measure.digits),
+        _number(test.deviation * measure.scale, measure.digits),
+        _number(test.p_t, 3),
+        _number(test.p_sign_flip, 3),
+        _number(_scaled(test.smallest_significant, measure.scale), measure.digits),
+        _number(_scaled(test.detectable, measure.scale), measure.digits),
+    ]
 
 
 def _test_notes(comparison: Comparison, tests: dict[tuple[str, str], PairedTest]) -> list[str]:

@@ -82,6 +82,7 @@ def test_numbers_tests_and_tables(compared):
         "1/4 of the sequences",
         "cannot go below 0.5",
         "Least significant",
+        "accuracy, uniform masks (%): differences to random, paired by seed",
         "sharp",
         "±",
     ):
