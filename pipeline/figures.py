@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 
 DPI = 130
 WIDTH = 7.7  # inches: 1,000 pixels
+HALF_WIDTH = 5.4  # of figures that stand beside another
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DIRECTIONS = ("forward", "backward")
@@ -24,7 +25,7 @@ DIRECTIONS = ("forward", "backward")
 
 def alm_loss(rows: Sequence[Row], path: Path) -> None:
     """`direction`, `tokens`, `training_loss` or `held_out_loss` (nats a token)."""
-    figure, (axes,) = new_figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1, width=HALF_WIDTH)
     for colour, direction in zip(COLOURS, DIRECTIONS, strict=False):
         mine = [row for row in rows if row["direction"] == direction]
         _line(axes, mine, "tokens", "training_loss", color=colour, lw=1.0, alpha=0.55, label=f"{direction}, training")
@@ -36,14 +37,14 @@ def alm_loss(rows: Sequence[Row], path: Path) -> None:
 
 def mlm_loss(rows: Sequence[Row], path: Path) -> None:
     """`run`, `tokens`, `training_loss` (own masks) or `held_out_uniform_loss` (nats a masked token)."""
-    figure, (axes,) = new_figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1, width=HALF_WIDTH)
     for index, run in enumerate(_names(rows, "run")):
         mine = [row for row in rows if row["run"] == run]
         style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         _line(axes, mine, "tokens", "training_loss", lw=0.9, alpha=0.5, **{**style, "marker": ""})
         _line(axes, mine, "tokens", "held_out_uniform_loss", lw=1.6, **style)
         axes.plot([], [], label=run, **style)
-    title = "Masked LMs: held-out loss on uniform masks (faint lines: training loss on own masks)"
+    title = "Held-out loss on uniform masks (faint: training loss, own masks)"
     dress(axes, title, "training tokens of the run", "nats per masked token")
     save(figure, path)
 
@@ -74,14 +75,14 @@ def p_distribution(rows: Sequence[Row], path: Path) -> None:
 
 def perplexity_alpha(rows: Sequence[Row], path: Path) -> None:
     """`run`, `alpha` (a number or "inf", ascending), `perplexity`, `hardest_over_uniform` (of the run)."""
-    figure, (axes,) = new_figure(3.6, 1)
+    figure, (axes,) = new_figure(3.6, 1, width=HALF_WIDTH)
     for index, run in enumerate(_names(rows, "run")):
         mine = [row for row in rows if row["run"] == run]
         ratio = mine[0]["hardest_over_uniform"]
         label = run if ratio is None else f"{run}: hardest / uniform = {ratio:.2f}"
         _alpha_line(axes, mine, "perplexity", index, label)
     _log_axis(axes)
-    title = "Masked LMs: held-out perplexity by how hard the masked tokens are"
+    title = "Held-out perplexity by how hard the masked tokens are"
     dress(axes, title, "α", "perplexity of masked tokens")
     save(figure, path)
 
@@ -110,12 +111,12 @@ def directions(rows: Sequence[Row], path: Path) -> None:
     counts = np.full((size, size), np.nan)
     for (forward, backward), row in zip(places, rows, strict=True):
         counts[backward, forward] = row["tokens"]
-    figure, (axes,) = new_figure(4.4, 1)
+    figure, (axes,) = new_figure(3.9, 1, width=HALF_WIDTH)
     from matplotlib.colors import LogNorm
 
     top = size * width
     shown = axes.imshow(counts, origin="lower", extent=(0, top, 0, top), cmap="YlOrBr", norm=LogNorm(),
-                        interpolation="nearest")  # fmt: skip
+                        interpolation="nearest", aspect="auto")  # fmt: skip
     axes.plot([0, top], [0, top], color="0.5", lw=1.0, ls=":")
     bar = figure.colorbar(shown, ax=axes, shrink=0.9)
     bar.set_label("tokens", fontsize=8)
@@ -126,7 +127,7 @@ def directions(rows: Sequence[Row], path: Path) -> None:
 
 def throughput(rows: Sequence[Row], path: Path) -> None:
     """`stage`, `tokens_per_second`: a bar a stage."""
-    figure, (axes,) = new_figure(0.9 + 0.3 * len(rows), 1)
+    figure, (axes,) = new_figure(0.9 + 0.3 * len(rows), 1, width=HALF_WIDTH)
     rates = [row["tokens_per_second"] for row in rows]
     axes.barh(range(len(rows)), rates, color=COLOURS[0], height=0.65)
     for place, rate in enumerate(rates):
@@ -142,11 +143,17 @@ def throughput(rows: Sequence[Row], path: Path) -> None:
 # What the figures share
 
 
-def new_figure(height: float, layout: int | str, *, constrained: bool = True) -> tuple[Any, list[Any]]:
-    """A figure of the common width and its axes: one, or a mosaic; without pyplot, which keeps state."""
+def new_figure(
+    height: float, layout: int | str, *, width: float = WIDTH, constrained: bool = True
+) -> tuple[Any, list[Any]]:
+    """A figure, 1,000 pixels wide, and its axes: one, or a mosaic; without pyplot, which keeps state.
+
+    `height`, `width`: inches, by which the size of letters goes.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white")
+    size, dpi = (width, height), DPI * WIDTH / width
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained" if constrained else None, facecolor="white")
     if isinstance(layout, int):
         return figure, [figure.subplots()]
     return figure, list(figure.subplot_mosaic(layout).values())
@@ -199,7 +206,7 @@ def save(figure: Any, path: Path) -> None:
 
     unnamed = {".svg": {"Date": None}, ".png": {"Software": None}}
     with rc_context({"svg.hashsalt": "hardmask"}):
-        figure.savefig(path, dpi=DPI, metadata=unnamed.get(path.suffix))
+        figure.savefig(path, dpi=figure.dpi, metadata=unnamed.get(path.suffix))
 
 
 def _names(rows: Sequence[Row], key: str) -> list[str]:

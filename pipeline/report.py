@@ -19,7 +19,7 @@ from hardmask.pipeline.report_provenance import Record, provenance_tables, read_
 from hardmask.pipeline.results import Results, read_results
 from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.summary import PARTS, summary_tables
-from hardmask.pipeline.tables import Table, as_markdown, as_text
+from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text
 
 SPREAD_SHARE = 0.15  # of the positions, of which a tile says what share of P they hold
 
@@ -65,34 +65,44 @@ def _sections(
     """All there could be, in the order of the page; those of absent files have no body."""
     pictures = {picture.name: report_page.figure(picture, folder.report) for picture in drawn}
 
-    def figures(*names: str) -> str:
-        return report_page.cards([pictures[name] for name in names if name in pictures])
+    def figures(*names: str) -> list[str]:
+        return [pictures[name] for name in names if name in pictures]
 
-    def tables(part: str) -> str:
-        return report_page.tables([table for make in PARTS[part] for table in make(results)])
+    def broad(name: str) -> str:
+        return "".join(map(report_page.broad, figures(name)))
 
-    def beside(part: str) -> str:
-        return report_page.cards([shown for make in PARTS[part] if (shown := report_page.tables(make(results)))])
+    def tables(part: str) -> list[str]:
+        return [as_html(table) for make in PARTS[part] for table in make(results)]
 
-    made = report_page.tables([*provenance_tables(list(records))])
+    made, versions = provenance_tables(records)
+    below, beside = "\n".join, report_page.cards
     return [
         Section("explorer", "Mask explorer", report_page.explorer_body(explorer)),
         Section(
             "hardness",
             "Hardness of the corpus",
-            figures("p-distribution", "directions") + figures("words") + tables("hardness") + beside("hardest"),
+            broad("p-distribution")
+            + beside([*figures("directions"), *tables("hardness")])
+            + beside(tables("hardest"))
+            + broad("words"),
         ),
-        Section("training", "Training", figures("alm-loss", "mlm-loss") + tables("training")),
+        Section("training", "Training", beside(figures("alm-loss", "mlm-loss")) + below(tables("training"))),
         Section(
             "masks",
             "Masks and α",
-            figures("perplexity-alpha", "mask-overlap") + tables("alpha") + tables("masks"),
+            beside([*figures("perplexity-alpha"), *tables("alpha")]) + broad("mask-overlap") + below(tables("masks")),
         ),
         Section("strategies", "Strategies compared", compare_body(folder.path)),
         Section("gradients", "Gradient variance", gradients_body(folder.path)),
-        Section("tasks", "Fine-tuning", tables("tasks")),
-        Section("time", "Time and throughput", figures("throughput") + tables("time")),
-        Section("provenance", "Settings and provenance", tables("corpus") + made + report_page.settings(records)),
+        Section("tasks", "Fine-tuning", below(tables("tasks"))),
+        Section("time", "Time and throughput", beside([*figures("throughput"), *tables("time")])),
+        Section(
+            "provenance",
+            "Settings and provenance",
+            below(map(as_html, made))
+            + beside([*tables("corpus"), *map(as_html, versions)])
+            + report_page.settings(records),
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardmask.pipeline import report_page
-from hardmask.pipeline.tables import from_markdown
+from hardmask.pipeline.tables import as_html, from_markdown
 
 MEASURES = (("measures", "results", "Strategies by measure", "A point a seed, a bar at each strategy's mean."),)
 GRADIENTS = (
@@ -34,8 +34,7 @@ def _body(run: Path, place: str, pictures: Sequence[tuple[str, str, str, str]]) 
         for name, csv, title, caption in pictures
         if (image := run / place / f"{name}.svg").exists() and (numbers := run / place / f"{csv}.csv").exists()
     ]
-    shown = figures[0] if len(figures) == 1 else report_page.cards(figures)
-    return shown + report_page.tables(found)
+    return "\n".join([*map(report_page.broad, figures), *map(as_html, found)])
 
 
 def _links(place: str, name: str) -> str:

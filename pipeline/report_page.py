@@ -14,7 +14,7 @@ from typing import Any
 
 from hardmask.pipeline.report_figures import Picture
 from hardmask.pipeline.report_provenance import Record, settings_table
-from hardmask.pipeline.tables import Table, as_html
+from hardmask.pipeline.tables import as_html
 
 PARTS = Path(__file__).parent / "page"
 SCRIPTS = ("integers.js", "masks.js", "inclusion.js", "sequences.js", "drawing.js", "explorer.js")
@@ -75,31 +75,32 @@ def explorer_body(explorer: dict[str, Any] | None) -> str:
 def figure(picture: Picture, folder: Path) -> str:
     """A card with a figure of `folder` in it, and links to its files."""
     files = ", ".join(f'<a href="{picture.name}.{ending}">{ending.upper()}</a>' for ending in ("png", "svg"))
-    return figure_card(
-        picture.title, picture.caption, folder / f"{picture.name}.svg", files, folder / f"{picture.name}.csv"
-    )
+    image, numbers = (folder / f"{picture.name}.{ending}" for ending in ("svg", "csv"))
+    return figure_card(picture.title, picture.caption, image, files, numbers)
 
 
 def figure_card(title: str, caption: str, image: Path, links: str, numbers: Path) -> str:
     """A card with an SVG as a picture, in which no script runs, and its numbers to download. `links`: HTML."""
-    name = html.escape(title)
+    name, said = html.escape(title), html.escape(caption)
     data = base64.b64encode(numbers.read_bytes()).decode()
     csv = f'<a download="{html.escape(numbers.name)}" href="data:text/csv;base64,{data}">numbers</a>'
     source = f"data:image/svg+xml;base64,{base64.b64encode(image.read_bytes()).decode()}"
+    picture = f'<img src="{source}" alt="{name}. {said}">'
     return (
-        f'<figure class="card"><h3>{name}</h3><img src="{source}" alt="{name}. {html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)} {links}, {csv}</figcaption></figure>"
+        f'<figure class="card"><h3>{name}</h3>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{name}">{picture}</div>'
+        f"<figcaption>{said} {links}, {csv}</figcaption></figure>"
     )
+
+
+def broad(card: str) -> str:
+    """The same card over the whole width, its caption beside it."""
+    return card.replace('class="card"', 'class="card broad"', 1)
 
 
 def cards(parts: Sequence[str]) -> str:
     """Cards beside each other where there is room; empty without any."""
     return f'<div class="cards">{"".join(parts)}</div>\n' if parts else ""
-
-
-def tables(several: Sequence[Table]) -> str:
-    """A card each, below each other."""
-    return "\n".join(map(as_html, several))
 
 
 def settings(records: Sequence[Record]) -> str:

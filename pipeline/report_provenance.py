@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,20 @@ def _record(stage: str, place: Path) -> Record:
     )
 
 
-def provenance_tables(records: list[Record]) -> list[Table]:
-    """When, by which command and code; and the versions, each with its stages where they differ."""
-    if not any(record.started for record in records):
-        return []
-    rows = [
-        [r.stage, _time(r.started), _time(r.finished), _commit(r.git_commit), r.command]
-        for r in sorted(records, key=lambda r: r.started)
-    ]
+def provenance_tables(records: Sequence[Record]) -> tuple[list[Table], list[Table]]:
+    """When, by which command and code; and the versions, each with its stages where they differ. Empty if unknown."""
+    known = sorted((record for record in records if record.started), key=lambda record: record.started)
+    rows = [[r.stage, _time(r.started), _time(r.finished), _commit(r.git_commit), r.command] for r in known]
     heads = ["stage", "begun (UTC)", "finished", "commit", "command"]
-    tables = [Table("Who made what", heads, rows, left=5)]
     by_package: dict[str, dict[str, list[str]]] = {}
-    for record in records:
+    for record in known:
         for name, version in record.versions.items():
             by_package.setdefault(name, {}).setdefault(version, []).append(record.stage)
     packages = [[name, _versions(found)] for name, found in by_package.items()]
-    return [*tables, Table("Versions", ["package", "version"], packages, left=2)] if packages else tables
+    return (
+        [Table("Who made what", heads, rows, left=5)] if rows else [],
+        [Table("Versions", ["package", "version"], packages, left=2)] if packages else [],
+    )
 
 
 def settings_table(record: Record) -> Table:

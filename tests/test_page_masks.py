@@ -121,15 +121,8 @@ def test_every_preset_is_offered_or_said_not_to_be():
 
 def test_expected_inclusion_is_near_how_often_tokens_are_masked(folder, computed):
     python = page_run.PythonMasks(folder)
-    times, repeats = 3_000, torch.arange(3_000)
-    row = page_run.PythonMasks(folder)
-    for name, column in vars(python.rows).items():
-        if name in ("input_ids", "perplexity_forward", "perplexity_backward", "sequence_id"):
-            setattr(row.rows, name, column[[1] * times])
     for masking, expected in zip(INCLUSIONS, computed["expected"], strict=True):
-        often = torch.zeros(len(expected))
-        for passes in row.of(masking, repeats):
-            often[passes[0][0]] += 1 / times
+        often = python.often(masking, row=1, epochs=3_000)
         assert sum(expected) == pytest.approx(float(often.sum()), abs=1e-3)
         assert (often - torch.tensor(expected)).abs().max() < 0.045, masking  # five standard errors
 
@@ -140,14 +133,17 @@ def test_texts_are_those_of_the_tokens(folder, computed):
 
     tokenizer = open_tokenizer(str(folder.tokenizer))
     whole = "".join("".join(words) for _, words in computed["texts"])
+    compared = 0
     assert all(part in whole for part in ("<script>window.harmed", "שלום", "👩", "日本語", "onerror='window"))
     for index, (tokens, words) in enumerate(computed["texts"]):
         ids = python.rows.input_ids[index][: python.rows.length[index]]
         assert len(tokens) == len(ids)
-        assert [t for t in tokens if "�" not in t] == [
-            t for t in (tokenizer.decode([i]) for i in ids.tolist()) if "�" not in t
-        ]
-        assert "".join(words).replace("�", "") == tokenizer.decode(ids).replace("�", "")
+        for token, text in zip(tokens, (tokenizer.decode([i]) for i in ids.tolist()), strict=True):
+            assert token == text or ("�" in text and "‹" in token)
+        if "‹" not in "".join(words):  # no character is cut at the row's ends
+            assert "".join(words) == tokenizer.decode(ids)
+            compared += 1
+    assert compared > 10
 
 
 def test_runs_are_offered_with_their_settings(folder, computed):

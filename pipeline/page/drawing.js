@@ -67,7 +67,7 @@ const hardmaskDrawing = (() => {
     const all = [];
     for (let decade = 0; decade <= decades; decade += step) {
       const mark = document.createElement("span");
-      mark.textContent = (10 ** decade).toLocaleString("en");
+      mark.textContent = decade < 4 ? (10 ** decade).toLocaleString("en") : `1e${decade}`;
       mark.style.left = `${(100 * decade * Math.LN10) / top}%`;
       all.push(mark);
     }

@@ -23,7 +23,7 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
       sequence: 0, run: "", strategy: "hardness", of: masks.complete(masks.STRATEGIES.hardness), epoch: 0, pass: 0,
       view: "tokens", shade: "mean", at: -1,
     };
-    let row, pieces, spans, result;
+    let row, pieces, spans, result, following;
 
     // -------------------------------------------------------- from settings to what is shown
 
@@ -41,12 +41,12 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
     function update() {
       result = sequences.masked(book, row, state.of, state.epoch, state.pass);
       state.pass = result.pass;
-      const following = sequences.following(row, state.of, state.epoch, result.groups, FOLLOWING);
+      following = sequences.following(row, state.of, state.epoch, result.groups, FOLLOWING);
       const nats = (piece) => piece.nats[state.shade];
       draw.marks(spans, pieces, row, result, (piece) => Math.min(1, nats(piece) / top(state.view)));
       draw.ramp(element("ramp"), top(state.view));
       draw.numbers(element("numbers"), row, result, following);
-      draw.chart(element("chart"), row, result, following, state.at);
+      redraw();
       detail();
       controls();
     }
@@ -99,7 +99,7 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
     function say(problem, name) {
       element("problem").textContent = problem;
       ["alpha-value", "rate-value", "seed", "epoch", "pass"].forEach((other) => {
-        element(other).toggleAttribute("aria-invalid", Boolean(problem) && other === name);
+        element(other).setAttribute("aria-invalid", Boolean(problem) && other === name);
       });
     }
 
@@ -131,12 +131,14 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
       return Object.keys(masks.STRATEGIES).find(same) || "";
     }
 
+    const nameOf = (input) => input.ariaLabel || input.labels[0].firstChild.textContent.trim();
+
     function number(name, least, most, whole, use) {
       element(name).addEventListener("input", () => {
         const value = Number(element(name).value);
         const good = element(name).value !== "" && value >= least && value <= most && (!whole || Number.isInteger(value));
         if (good) use(value);
-        else say(`${element(name).labels[0]?.textContent.trim() || element(name).ariaLabel}: give ${whole ? "a whole number" : "a number"} of ${least} to ${most}`, name);
+        else say(`${nameOf(element(name))}: give a ${whole ? "whole " : ""}number of ${least} to ${most}`, name);
       });
     }
 
@@ -191,12 +193,11 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
       document.querySelectorAll("input[name=x-shade]").forEach((radio) =>
         radio.addEventListener("change", () => change({ shade: radio.value })));
       point();
-      new ResizeObserver(() => redraw()).observe(element("chart").parentElement);
+      new ResizeObserver(redraw).observe(element("chart").parentElement);
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     }
 
     function redraw() {
-      const following = sequences.following(row, state.of, state.epoch, result.groups, FOLLOWING);
       draw.chart(element("chart"), row, result, following, state.at);
     }
 

@@ -42,16 +42,27 @@ const hardmaskSequences = (({ useTables }, masks, { inclusion }) => {
 
   const decoder = new TextDecoder();
 
-  /** The text of tokens in a row; what is no whole character becomes U+FFFD. */
-  function textOf(book, places) {
+  function bytesBehind(book, places) {
     const pieces = places.map((p) => book.letters.subarray(book.starts[p], book.starts[p] + book.text_bytes[p]));
     const joined = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
     let at = 0;
     pieces.forEach((piece) => { joined.set(piece, at); at += piece.length; });
-    return decoder.decode(joined);
+    return joined;
   }
 
-  const tokenText = (book, id) => (book.placeOf.has(id) ? textOf(book, [book.placeOf.get(id)]) : null);
+  /** The text of tokens in a row; what is no whole character becomes U+FFFD. */
+  const textOf = (book, places) => decoder.decode(bytesBehind(book, places));
+
+  const tokenText = (book, id) => (book.placeOf.has(id) ? readable(book, [book.placeOf.get(id)]) : null);
+
+  /** The same, or its bytes in hexadecimal where characters are cut. */
+  function readable(book, places) {
+    const text = textOf(book, places);
+    if (!text.includes("\ufffd")) return text;
+    const bytes = bytesBehind(book, places), space = bytes[0] === 32 ? " " : "";
+    const digits = Array.from(bytes.subarray(space.length), (byte) => byte.toString(16).padStart(2, "0"));
+    return `${space}‹${digits.join(" ")}›`;
+  }
 
   /** Sequence `index` as masks.js takes it, with texts and hardness. Padding is maskable nowhere. */
   function sequence(book, index) {
@@ -96,7 +107,7 @@ const hardmaskSequences = (({ useTables }, masks, { inclusion }) => {
 
   /** The same with their texts. */
   const pieces = (book, row, view) =>
-    runsOf(row, view).map((run) => ({ ...run, text: textOf(book, row.places.slice(run.first, run.behind)) }));
+    runsOf(row, view).map((run) => ({ ...run, text: readable(book, row.places.slice(run.first, run.behind)) }));
 
   /** The beginning of a sequence's text, special tokens left out. */
   function beginning(book, index, tokens) {

@@ -92,17 +92,27 @@ class PythonMasks:
 
     def of(self, masking, epoch, count=None):
         """For each row and each pass: the masked positions in the order drawn, and the ids the model sees there."""
-        rows = slice(0, count)
-        ids, forward, backward, sequence_id = (
-            torch.from_numpy(np.array(column[rows])) for column in
-            (self.rows.input_ids.astype(np.int64), self.rows.perplexity_forward, self.rows.perplexity_backward,
-             self.rows.sequence_id)
-        )  # fmt: skip
-        masked = mask_batch(ids, forward, backward, sequence_id, epoch, config=masking, vocabulary=self.vocabulary,
-                            tables=self.tables)  # fmt: skip
+        rows = np.arange(len(self.rows))[:count]
+        masked = self._masked(masking, rows, epoch)
         found = []
         for positions, weights, seen in zip(masked.positions, masked.weights, masked.input_ids, strict=True):
             drawn = positions[weights > 0]
             found.append([drawn.tolist(), seen[drawn].tolist()])
-        passes = len(found) // len(ids)
+        passes = len(found) // len(rows)
         return [found[at : at + passes] for at in range(0, len(found), passes)]
+
+    def often(self, masking, row, epochs):
+        """In which share of the epochs each position is masked in the first pass, [L]."""
+        masked = self._masked(masking, np.full(epochs, row), torch.arange(epochs))
+        first = slice(None, None, len(masked.positions) // epochs)
+        times = torch.zeros(epochs, self.rows.input_ids.shape[1])
+        return times.scatter_add(1, masked.positions[first], masked.weights[first]).mean(0)
+
+    def _masked(self, masking, rows, epoch):
+        ids, forward, backward, sequence_id = (
+            torch.from_numpy(column[rows]) for column in
+            (self.rows.input_ids.astype(np.int64), self.rows.perplexity_forward, self.rows.perplexity_backward,
+             self.rows.sequence_id)
+        )  # fmt: skip
+        return mask_batch(ids, forward, backward, sequence_id, epoch, config=masking, vocabulary=self.vocabulary,
+                          tables=self.tables)  # fmt: skip
