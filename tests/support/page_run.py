@@ -62,6 +62,8 @@ def write_shards(folder, *, length=64, rows=256):
     parts = [packed.slice(at, at + shards.ROWS_PER_BATCH) for at in range(0, len(packed), shards.ROWS_PER_BATCH)]
     target.write_unit(3, parts, metadata, {"split": TRAIN})
     target.finish([3], metadata)
+    folder.tokens.mkdir()
+    (folder.tokens / "manifest.json").write_text(json.dumps({"metadata": metadata}))
     (folder.hardness / "done.json").write_text(json.dumps({"tokens": int(content.sum()), "bytes": 1, "clamped": 0}))
 
 
