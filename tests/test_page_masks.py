@@ -46,8 +46,9 @@ NODE = """
 const [masks, { inclusion }, sequences] = ["masks", "inclusion", "sequences"].map((name) => require(`./${name}.js`));
 const { data, cases, inclusions } = JSON.parse(require("fs").readFileSync(0));
 const book = sequences.open(data);
-const opened = Object.fromEntries(Object.entries({ ...cases }).map(([i, one]) =>
-  [i, Object.fromEntries(Object.entries(one.of).map(([k, v]) => [k, v === "inf" ? Infinity : v]))]));
+const opened = cases.map((one) =>
+  Object.fromEntries(Object.entries(one.of).map(([name, value]) => [name, value === "inf" ? Infinity : value])));
+const ROWS = cases[0].rows;
 const found = cases.map((one, i) => one.rows.map((index) => {
   const row = sequences.sequence(book, index);
   const drawn = masks.draw(row, opened[i], one.epoch);
@@ -60,12 +61,13 @@ const expected = inclusions.map(({ of, row }) => {
   const one = sequences.sequence(book, row);
   return inclusion(one, masks.draw(one, of, 0), of, 0);
 });
+const weights = opened.map((of) => ROWS.map((index) => masks.draw(sequences.sequence(book, index), of, 0).weights));
 const texts = data.high.slice(0, 20).map((_, index) =>
   ["tokens", "words"].map((view) => sequences.pieces(book, sequences.sequence(book, index), view).map((p) => p.text)));
 const strategies = Object.fromEntries(
   Object.entries(masks.STRATEGIES).map(([name, of]) => [name, masks.complete(of)]));
 const runs = book.runs.map((run) => [run.name, masks.unsupported(run.strategy)]);
-console.log(JSON.stringify({ found, expected, strategies, texts, runs }));
+console.log(JSON.stringify({ found, weights, expected, strategies, texts, runs }));
 """
 ROWS = list(range(12))
 
@@ -101,6 +103,16 @@ def test_masks_and_what_the_model_sees_are_those_of_training(folder, computed):
     python = page_run.PythonMasks(folder)
     for (masking, epoch), found in zip(SETTINGS, computed["found"], strict=True):
         assert found == python.of(masking, epoch, len(ROWS)), (masking, epoch)
+
+
+def test_weights_are_those_of_training_to_the_last_unit(folder, computed):
+    python = page_run.PythonMasks(folder)
+    compared = 0
+    for (masking, _), weights in zip(SETTINGS, computed["weights"], strict=True):
+        if resolved(masking).unit in ("token", "word"):
+            assert weights == python.weights(masking, len(ROWS)), masking
+            compared += 1
+    assert compared > 30
 
 
 def test_strategies_are_the_presets(computed):

@@ -14,8 +14,11 @@ from hardmask.pipeline.reader import spread_rows
 from hardmask.pipeline.shard_folder import TRAIN
 from hardmask.pipeline.tokenizer import open_tokenizer, train_tokenizer
 from hardmask.pipeline.words import word_starts
+from hardmask.stage2_pretrain.mask_inputs import MaskInputs
 from hardmask.stage2_pretrain.masking import Vocabulary, mask_batch
 from hardmask.stage2_pretrain.presets import resolved
+from hardmask.stage2_pretrain.units import UNITS, heads_of, unit_weights
+from hardmask.stage2_pretrain.weights import WEIGHTS
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script>",
@@ -32,7 +35,7 @@ SENTENCES = (
 RUNS = {
     "base": MaskingConfig(preset="random", seed=4),
     "hard": MaskingConfig(preset="hardness", alpha=0.001, rate=0.2, seed=7),
-    "<b>words": MaskingConfig(preset="hardness-word", seed=8),
+    "<!--<script>words": MaskingConfig(preset="hardness-word", seed=8),
     "uniform": MaskingConfig(preset="hardness", alpha=float("inf")),
     "mixed": MaskingConfig(preset="mixture"),
 }
@@ -103,6 +106,28 @@ class PythonMasks:
         passes = len(found) // len(rows)
         return [found[at : at + passes] for at in range(0, len(found), passes)]
 
+    def weights(self, masking, count):
+        """The integers that a row's tokens race with, [count][L], of a strategy of tokens or words."""
+        inputs = self._inputs(masking, np.arange(count))
+        config = inputs.config
+        weights = WEIGHTS[config.weight].function(inputs)
+        if config.unit == "word":
+            heads = heads_of(UNITS["word"].function(inputs), inputs.maskable)
+            weights = unit_weights(weights, heads, config.unit_weight)
+        return weights.tolist()
+
+    def _inputs(self, masking, rows):
+        ids, forward, backward, sequence_id = self._tensors(rows)
+        special = torch.tensor([self.vocabulary.mask_id, *self.vocabulary.special_ids])
+        return MaskInputs(input_ids=ids, maskable=~torch.isin(ids, special), perplexity_forward=forward,
+                          perplexity_backward=backward, sequence_id=sequence_id, epoch=0, step=0, steps=1,
+                          config=resolved(masking), columns={}, tables=self.tables, state={})  # fmt: skip
+
+    def _tensors(self, rows):
+        of = self.rows
+        columns = (of.input_ids.astype(np.int64), of.perplexity_forward, of.perplexity_backward, of.sequence_id)
+        return [torch.from_numpy(column[rows]) for column in columns]
+
     def often(self, masking, row, epochs):
         """In which share of the epochs each position is masked in the first pass, [L]."""
         masked = self._masked(masking, np.full(epochs, row), torch.arange(epochs))
@@ -111,10 +136,4 @@ class PythonMasks:
         return times.scatter_add(1, masked.positions[first], masked.weights[first]).mean(0)
 
     def _masked(self, masking, rows, epoch):
-        ids, forward, backward, sequence_id = (
-            torch.from_numpy(column[rows]) for column in
-            (self.rows.input_ids.astype(np.int64), self.rows.perplexity_forward, self.rows.perplexity_backward,
-             self.rows.sequence_id)
-        )  # fmt: skip
-        return mask_batch(ids, forward, backward, sequence_id, epoch, config=masking, vocabulary=self.vocabulary,
-                          tables=self.tables)  # fmt: skip
+        return mask_batch(*self._tensors(rows), epoch, config=masking, vocabulary=self.vocabulary, tables=self.tables)
