@@ -234,6 +234,8 @@ def test_controls_have_names_and_pictures_have_words(page):
     nameless = """() => [...document.querySelectorAll("input, select, button, img, canvas, [role=region]")]
       .filter((e) => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim())).map((e) => e.outerHTML)"""
     assert page.tab.evaluate(nameless) == []
+    ids = page.tab.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
     assert page.tab.locator("h1").count() == 1
     assert page.tab.locator("figure img").count() >= 1
     assert page.tab.evaluate("[...document.images].every((image) => image.naturalWidth > 300)")

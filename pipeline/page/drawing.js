@@ -131,12 +131,13 @@ const hardmaskDrawing = (() => {
     const seen = masks.map((i) => {
       const kind = kindOf(result.seen.get(i));
       const other = kind === "random" ? tokenText(result.seen.get(i)) : null;
-      const shown = { mask: "<mask>", same: "left as it is", random: other === null ? `token ${result.seen.get(i)}` : `“${visible(other)}” in its place` };
-      return `drawn ${result.positions.indexOf(i) + 1}. (${shown[kind]})`;
+      const instead = other === null ? `token ${result.seen.get(i)}` : `“${visible(other)}”`;
+      const shown = { mask: "<mask>", same: "left as it is", random: `${instead} in its place` };
+      return `drawn as number ${result.positions.indexOf(i) + 1} (${shown[kind]})`;
     });
     const ids = size > 1 ? `${size} tokens from position ${piece.first}` : `id ${row.ids[piece.first]}, position ${piece.first}`;
     parent.textContent = [
-      `“${visible(piece.text)}”`, ids,
+      `“${visible(piece.text.trim() || piece.text)}”`, ids,
       `perplexity ${perplexity(piece.nats.forward)} forward, ${perplexity(piece.nats.backward)} backward`,
       `P ${percent(sum(row.p))}`, `chance ${percent(sum(result.chances))}`,
       `expected inclusion ${percent(sum(result.inclusion) / size)}`,
@@ -188,8 +189,10 @@ const hardmaskDrawing = (() => {
     pen.textAlign = "left";
     words.forEach(([content, name]) => {
       pen.fillStyle = colour(name);
-      pen.fillText(content, x, y - 8);
-      x += pen.measureText(content).width + 14;
+      pen.fillRect(x, y - 16, 9, 9);
+      pen.fillStyle = colour("--soft");
+      pen.fillText(content, x + 13, y - 8);
+      x += pen.measureText(content).width + 30;
     });
   }
 
@@ -225,7 +228,7 @@ const hardmaskDrawing = (() => {
 
   function expected(paint, y) {
     const { pen, colour, step, row, result, masked } = paint;
-    title(paint, y, [["expected inclusion", "--soft"], ["masked", "--mask"]]);
+    title(paint, y, [["expected inclusion", "--faint"], ["of masked tokens", "--mask"]]);
     axis(paint, y, LANE.q, [[1, "100 %"], [0.5, "50 %"], [0, "0"]]);
     const bar = Math.max(0.7, step - (step > 4 ? 1 : 0.3));
     result.inclusion.slice(0, row.tokens).forEach((q, i) => {
@@ -237,7 +240,7 @@ const hardmaskDrawing = (() => {
 
   function ticks(paint, one, number, y) {
     const { pen, colour, step, result } = paint;
-    if (!number) title(paint, y, [[`${one.name} and those after it`, "--soft"]]);
+    if (!number) title(paint, y, [[`masks of ${one.name}`, "--mask"], ["and of those after it", "--faint"]]);
     const shown = result.groups.length > 1 ? number === result.pass : number === 0;
     pen.fillStyle = colour(shown ? "--mask" : "--faint");
     one.positions.forEach((i) => pen.fillRect(LANE.left + i * step, y, Math.max(1, step - 0.5), LANE.row - 2));
