@@ -140,6 +140,7 @@ def test_strategy_rate_seed_and_epoch_change_the_mask(page):
         assert page.masked() != before, name
         before = page.masked()
     page.choose("run", "hard", "change")
+    assert "mixed: not shown, a mixture" in page.tab.locator("#x-run option:disabled").inner_text()
     assert page.tab.locator("#x-seed").input_value() == "7"
     assert page.tab.locator("#x-alpha-value").input_value() == "0.001"
     assert page.tab.locator("#x-rate-value").input_value() == "20"

@@ -157,9 +157,12 @@ const hardmaskExplorer = ((masks, sequences, draw) => {
       });
       const shown = book.runs.filter((run) => !masks.unsupported(run.strategy));
       element("run").append(new Option(shown.length ? "settings of your own" : "no run yet", ""));
-      shown.forEach((run) => {
+      book.runs.forEach((run) => {
         const epochs = run.epochs > 1 ? ` (epochs 0 … ${run.epochs - 1})` : run.epochs ? " (epoch 0)" : "";
-        element("run").append(new Option(`${run.name}${epochs}`, run.name));
+        const why = masks.unsupported(run.strategy);
+        const option = new Option(`${run.name}${why ? `: not shown, ${why}` : epochs}`, run.name);
+        option.disabled = Boolean(why);
+        element("run").append(option);
       });
       element("strategy").append(new Option("another", ""));
       element("strategy").options[0].hidden = true;
