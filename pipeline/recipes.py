@@ -73,7 +73,15 @@ def demo() -> Recipe:
             order_seed=1,
         ),
         masking=MaskingConfig(seed=1),
-        glue=GlueConfig(lr=(3e-4, 1e-3), batch_rows=(32,), dropout=(0.0,), seeds=(0,), epochs=3.0, max_tokens=128),
+        glue=GlueConfig(
+            lr=(3e-4, 1e-3),
+            batch_rows=(32,),
+            dropout=(0.0,),
+            seeds=(0,),
+            epochs=3.0,
+            max_rows=10_000,
+            max_tokens=128,
+        ),
     )
     base = MlmRun(
         name="base",

@@ -176,11 +176,17 @@ def row_name(row: Row, rows: Iterable[Row]) -> str:
     return f"{name}, from MNLI" if row.from_mnli else name
 
 
+def task_name(task: str) -> str:
+    """What tables call a task."""
+    return TASKS[task].folder if task in TASKS else task
+
+
 def column_name(column: Column, columns: Iterable[Column]) -> str:
     """What tables call a column; tasks of one name with other rows are told apart by their digest."""
     digests = {other.digest for other in columns if other.task == column.task}
-    name = TASKS[column.task].folder if column.task in TASKS else column.task
-    return name + SUFFIXES.get(column.split, "") + (f" @{column.digest[:8]}" if len(digests) > 1 else "")
+    return (
+        task_name(column.task) + SUFFIXES.get(column.split, "") + (f" @{column.digest[:8]}" if len(digests) > 1 else "")
+    )
 
 
 def makes_average(columns: Sequence[Column]) -> bool:

@@ -6,7 +6,6 @@ every metric of what is shown there, and differences to the control. All numbers
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ from hardmask.pipeline.tables import Table, as_csv, as_markdown
 from hardmask.stage2_pretrain.glue_intervals import difference
 from hardmask.stage2_pretrain.glue_jobs import AXES
 from hardmask.stage2_pretrain.glue_metrics import evaluate
+from hardmask.stage2_pretrain.glue_references import AVERAGE, reference_scores
 from hardmask.stage2_pretrain.glue_results import Record, read_predictions
 from hardmask.stage2_pretrain.glue_summary import (
     Column,
@@ -29,14 +29,13 @@ from hardmask.stage2_pretrain.glue_summary import (
     is_averaged,
     makes_average,
     row_name,
+    task_name,
 )
 from hardmask.stage2_pretrain.glue_tasks import TASKS
 from hardmask.stage2_pretrain.paired import summarised
 
 BASELINE = "constant prediction"
 """First row: the training rows' majority class, or mean."""
-AVERAGE = "Avg"
-REFERENCES = Path(__file__).with_name("glue_references.json")
 MINUS = "\u2212"
 
 Scores = dict[Column, float]
@@ -51,7 +50,7 @@ def write_tables(groups: Sequence[Group], records: Mapping[str, Record], lines: 
     said = ["## Submissions\n", *(f"- {line}" for line in lines), ""] if lines else []
     write_text(folder / "table.md", "\n".join([*map(as_markdown, tables), *said]))
     cells = [row for group in groups for row in _cells(group)]
-    write_text(folder / "cells.md", "\n".join(_cell_table(group) for group in groups))
+    write_text(folder / "cells.md", "\n".join(_cell_table(group, records) for group in groups))
     if cells:
         write_text(folder / "cells.csv", as_csv(cells))
 
@@ -78,10 +77,15 @@ def _main_table(group: Group, records: Mapping[str, Record]) -> Table:
         [name, *(_percent(scores.get(column)) for column in group.columns), *_mean_cell(scores, title, averaged)]
         for name, scores in rows
     ]
-    references = [] if group.probe else _references(names, title, averaged)
-    notes = [*_notes(group, records), *(note for _, note in references)]
+    notes = _notes(group, records)
+    for name, scores, average, note in () if group.probe else reference_scores(names):
+        published = average is not None and title == [AVERAGE]
+        mean = [_percent(average)] if published else _mean_cell(scores, title, averaged)
+        if scores or published:
+            cells.append([name, *(_percent(scores.get(column)) for column in group.columns), *mean])
+            notes.append(f"{name}: {note}")
     kind = "Probe tasks (made from the corpus; not GLUE)" if group.probe else "GLUE, dev splits"
-    return Table(kind + _regime(group), heads, [*cells, *(cells for cells, _ in references)], _as_list(notes))
+    return Table(kind + _limit(group, records), heads, cells, _as_list(notes))
 
 
 def _best_and_median(group: Group, row: Row, shown: Mapping[Column, str]) -> tuple[Scores, Scores]:
@@ -112,33 +116,27 @@ def _mean_cell(scores: Scores, title: Sequence[str], averaged: Sequence[Column])
     return [_percent(sum(scores[column] for column in averaged) / len(averaged) if whole else None)] if title else []
 
 
-def _references(
-    names: Mapping[Column, str], title: Sequence[str], averaged: Sequence[Column]
-) -> list[tuple[list[str], str]]:
-    """Rows of others and what is to be said of them, for those with a value for a column there is."""
-    found = []
-    for row in json.loads(REFERENCES.read_text(encoding="utf-8"))["rows"]:
-        scores = {column: row["scores"][name] / 100 for column, name in names.items() if name in row["scores"]}
-        mean = _mean_cell(scores, title, averaged)
-        if title == [AVERAGE] and AVERAGE in row["scores"]:
-            mean = [_percent(row["scores"][AVERAGE] / 100)]
-        if scores or mean not in ([], ["–"]):
-            name = f"{row['name']} ({row['from']})"
-            found.append(([name, *(_percent(scores.get(column)) for column in names), *mean], f"{name}: {row['note']}"))
-    return found
+def _limit(group: Group, records: Mapping[str, Record]) -> str:
+    """What a title says where not all rows were trained on: the reader must not take a part for all."""
+    return f", at most {group.settings['max_rows']:,} training rows a task (max_rows)" if _cut(group, records) else ""
 
 
-def _regime(group: Group) -> str:
-    """What sets this group apart in a title: the reader must not take a part of the rows for all."""
-    rows = group.settings["max_rows"]
-    return "" if rows is None else f", at most {rows:,} training rows a task (max_rows)"
+def _cut(group: Group, records: Mapping[str, Record]) -> list[str]:
+    """Tasks of which a part of the training rows was used, and how large it is."""
+    used = {result["digest"]: result["rows"] for result in group.results}
+    there = {digest: records[digest]["rows"]["train"] for digest in used}
+    return [
+        f"{task_name(records[digest]['task'])}: {rows:,} of {there[digest]:,}"
+        for digest, rows in used.items()
+        if rows < there[digest]
+    ]
 
 
 def _notes(group: Group, records: Mapping[str, Record]) -> list[str]:
     """How it was done, and what else is to be known."""
-    rows = group.settings["max_rows"]
-    limit = "all training rows" if rows is None else f"at most {rows:,} training rows a task (max_rows)"
-    others = ", ".join(f"{name} {value}" for name, value in group.settings.items() if name != "max_rows")
+    cut = _cut(group, records)
+    limit = f"random training rows ({'; '.join(cut)}) and all of the other tasks" if cut else "all training rows"
+    others = ", ".join(f"{name} {value}" for name, value in group.settings.items())
     seeds = _seed_counts(group)
     tried = "; ".join(
         f"{axis} {', '.join(f'{value:g}' for value in sorted({r['settings'][axis] for r in group.results}))}"
@@ -195,7 +193,7 @@ def _detail_table(group: Group, records: Mapping[str, Record]) -> Table:
         "Best: of the job that is best on dev. Median, mean, standard deviation (n−1) and number of seeds are of the "
         "cell whose median is best, given at the right; cells.md and cells.csv have all cells.",
     ]
-    return Table(f"All metrics{_of(group)}", heads, rows, _as_list(notes), left=3)
+    return Table(f"All metrics{_of(group, records)}", heads, rows, _as_list(notes), left=3)
 
 
 def _statistics(values: Sequence[float]) -> list[float | None]:
@@ -208,8 +206,8 @@ def _axes(settings: Mapping[str, Any]) -> list[str]:
     return [f"{settings[axis]:g}" for axis in AXES]
 
 
-def _of(group: Group) -> str:
-    return f" of {'probe tasks' if group.probe else 'GLUE'}{_regime(group)}"
+def _of(group: Group, records: Mapping[str, Record]) -> str:
+    return f" of {'probe tasks' if group.probe else 'GLUE'}{_limit(group, records)}"
 
 
 # Differences
@@ -236,7 +234,7 @@ def _difference_table(group: Group, records: Mapping[str, Record], folder: Path)
         "Mean over seeds that both models' chosen cells have. The interval is a bootstrap over dev rows: what other "
         f"rows would have given the same trained models. What other seeds would give, sd shows.{several}"
     ]
-    return Table(f"Differences between models{_of(group)}", heads, rows, _as_list(notes), left=2)
+    return Table(f"Differences between models{_of(group, records)}", heads, rows, _as_list(notes), left=2)
 
 
 def _pairs(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[tuple[Any, Any]]:
@@ -269,14 +267,14 @@ def _cells(group: Group) -> list[dict[str, Any]]:
     ]
 
 
-def _cell_table(group: Group) -> str:
+def _cell_table(group: Group, records: Mapping[str, Record]) -> str:
     rows = []
     for cell in _cells(group):
         numbers = [_percent(cell[name]) for name in ("median", "mean", "sd")]
         names = [cell[name] for name in ("model", "task", "metric")]
         rows.append([*names, *_axes(cell), *numbers, str(cell["seeds"])])
     heads = ["model", "task", "metric", *AXES, "median", "mean", "sd", "seeds"]
-    return as_markdown(Table(f"Every cell{_of(group)}", heads, rows, left=3))
+    return as_markdown(Table(f"Every cell{_of(group, records)}", heads, rows, left=3))
 
 
 def _as_list(notes: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from hardmask.stage2_pretrain import glue_table
 from hardmask.stage2_pretrain.glue_intervals import difference
 from hardmask.stage2_pretrain.glue_metrics import evaluate
+from hardmask.stage2_pretrain.glue_references import FILE
 from hardmask.stage2_pretrain.glue_results import (
     publish_job,
     read_jobs,
@@ -23,7 +24,7 @@ from hardmask.stage2_pretrain.glue_results import (
 from hardmask.stage2_pretrain.glue_summary import groups_of
 from hardmask.stage2_pretrain.glue_tasks import TASKS, Split, TaskData
 
-ROWS = 20
+ROWS, TRAIN = 20, 2_000
 LABELS = [0, 0, 0, 0, *[1] * 16]
 MNLI_SPLITS = ("dev_matched", "dev_mismatched")
 
@@ -52,7 +53,7 @@ class Results:
         index = list(range(ROWS))
         data = TaskData(
             name=task,
-            train=Split(texts_a=["x"] * 3, labels=[constant] * 3, index=[0, 1, 2]),
+            train=Split(texts_a=["x"] * TRAIN, labels=[constant] * TRAIN, index=list(range(TRAIN))),
             dev={s: Split(texts_a=["x"] * ROWS, labels=labels, index=index) for s in splits},
             labels=() if regression else ("0", "1"),
             metrics=known.metrics if known else ("accuracy",),
@@ -80,6 +81,7 @@ class Results:
             "shown": data.metrics[0],
             "metrics": {s: evaluate(data.metrics, labels, predictions[s]) for s in splits},
             "settings": settings,
+            "rows": min(TRAIN, settings["max_rows"] or TRAIN),
             "dropout_fields": ["hidden_dropout_prob"],
         }
         return publish_job(self.folder, result, predictions)
@@ -189,12 +191,13 @@ def test_all_metrics_of_a_task_are_shown(results):
 def test_what_was_trained_otherwise_stands_in_tables_of_its_own(results):
     results.add("rte", 18)
     results.add("rte", 20, max_rows=1_500)
-    results.add("word-order", 19)
+    results.add("word-order", 19, max_rows=5_000)  # more than there are: all of them
     tables = results.tables()
     assert tables["GLUE, dev splits"][2] == ["base", "90.0"]
     assert tables["GLUE, dev splits, at most 1,500 training rows a task (max_rows)"][2] == ["base", "100.0"]
     probes = tables["Probe tasks (made from the corpus; not GLUE)"]
     assert probes[0] == ["model", "word-order (accuracy)"]
+    assert "(RTE: 1,500 of 2,000)" in results.text
     assert list(tables)[-2:] == ["Probe tasks (made from the corpus; not GLUE)", "All metrics of probe tasks"]
     assert "fairseq" not in results.text.split("Probe tasks")[1]
 
@@ -237,7 +240,7 @@ def test_others_rows_are_there_with_their_source(results):
     assert (base["MRPC (accuracy)"], base["MNLI-m (accuracy)"], base["MNLI-mm (accuracy)"]) == ("90.2", "87.6", "–")
     assert base["Avg"] == "–"
     known = {"Avg", "MNLI-m", "MNLI-mm"} | {task.folder for task in TASKS.values()}
-    for row in json.loads(glue_table.REFERENCES.read_text())["rows"]:
+    for row in json.loads(FILE.read_text())["rows"]:
         assert set(row) == {"name", "from", "scores", "note"}
         assert set(row["scores"]) <= known
         assert all(0 < value < 100 for value in row["scores"].values())
@@ -272,7 +275,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 def test_row_counts_other_than_the_official_ones_are_said(results):
     results.add("rte", 18)
     results.tables()
-    assert "rte train has 3 rows, officially 2,490" in results.text
+    assert "rte train has 2,000 rows, officially 2,490" in results.text
     assert "rte dev has 20 rows, officially 277" in results.text
 
 
