@@ -184,9 +184,8 @@ def task_name(task: str) -> str:
 def column_name(column: Column, columns: Iterable[Column]) -> str:
     """What tables call a column; tasks of one name with other rows are told apart by their digest."""
     digests = {other.digest for other in columns if other.task == column.task}
-    return (
-        task_name(column.task) + SUFFIXES.get(column.split, "") + (f" @{column.digest[:8]}" if len(digests) > 1 else "")
-    )
+    name = task_name(column.task) + SUFFIXES.get(column.split, "")
+    return f"{name} @{column.digest[:8]}" if len(digests) > 1 else name
 
 
 def makes_average(columns: Sequence[Column]) -> bool:

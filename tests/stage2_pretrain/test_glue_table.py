@@ -239,6 +239,11 @@ def test_others_rows_are_there_with_their_source(results):
     base = dict(zip(heads, rows["RoBERTa-base (fairseq's README)"], strict=True))
     assert (base["MRPC (accuracy)"], base["MNLI-m (accuracy)"], base["MNLI-mm (accuracy)"]) == ("90.2", "87.6", "–")
     assert base["Avg"] == "–"
+    assert "fairseq" in results.text
+    alone = Results(results.folder / "alone")
+    alone.add("wnli", 12)
+    alone.tables()
+    assert "RoBERTa" not in alone.text
     known = {"Avg", "MNLI-m", "MNLI-mm"} | {task.folder for task in TASKS.values()}
     for row in json.loads(FILE.read_text())["rows"]:
         assert set(row) == {"name", "from", "scores", "note"}
