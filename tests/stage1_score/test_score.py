@@ -21,7 +21,7 @@ from hardmask.stage1_score.score import score
 from hardmask.stage1_score.scorer import Job, Scorer, hardness_metadata
 
 CPU = torch.device("cpu")
-FILES = ["config.json", "done.json", "manifest.json", "metadata.json", "metrics.jsonl"]
+FILES = ["README.md", "config.json", "done.json", "manifest.json", "metadata.json", "metrics.jsonl"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def state_of(folder):
 
 
 class Bar:
-    """In the place of a tqdm bar."""
+    """In the place of a progress bar."""
 
     made: list[Bar]
 
@@ -82,7 +82,7 @@ class Bar:
     def update(self, positions):
         self.updates.append(positions)
 
-    def write(self, line, file):
+    def say(self, line):
         self.lines.append(line)
 
 
