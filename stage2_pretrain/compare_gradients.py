@@ -88,13 +88,16 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         of = pair_covariances(objective, batch, settings.pairs, sketch, seed=settings.seed, step=step)
         return [dataclasses.asdict(one) for one in of]
 
-    splits = {arm.name: found(f"strategy-{arm.name}", arm, settings.masks, split) for arm in arms}
+    splits = with_common_norm(
+        {arm.name: VarianceSplit(**found(f"strategy-{arm.name}", arm, settings.masks, split)) for arm in arms},
+        [arm.name for arm in arms if same_expectation(arm.masking)],
+    )
     results = {
         "projection": str(sketch),
         "strategies": {
             arm.name: {
-                **splits[arm.name],
-                "normalised": VarianceSplit(**splits[arm.name]).normalised(),
+                **dataclasses.asdict(splits[arm.name]),
+                "normalised": splits[arm.name].normalised(),
                 "same_expectation": same_expectation(arm.masking),
             }
             for arm in arms
@@ -103,6 +106,12 @@ def compare_gradients(run: CompareRun, folder: RunFolder, arms: Sequence[Arm], m
         "pairs": found("pairs", plain, settings.pairs * (1 + len(OVERLAPS)), paired),
     }
     _write(target, {**about, **results})
+
+
+def with_common_norm(splits: dict[str, VarianceSplit], alike: Sequence[str]) -> dict[str, VarianceSplit]:
+    """The splits, those `alike` with the mean of their estimates of the squared norm, as it is that of one gradient."""
+    common = sum(splits[name].squared_norm for name in alike) / max(1, len(alike))
+    return splits | {name: dataclasses.replace(splits[name], squared_norm=common) for name in alike}
 
 
 def texts(
@@ -175,8 +184,8 @@ def variance_table(results: dict[str, Any]) -> Table:
         rows,
         notes=[
             f"Within: due to which masks were drawn; between: due to the text; both over the squared norm of the mean "
-            f"gradient (–: {gradient['texts']} texts are too few to tell it from 0). {gradient['masks']} masks of a "
-            f"text; {results['projection']}; no dropout.",
+            f"gradient, which strategies without * have in common (–: {gradient['texts']} texts are too few to tell it "
+            f"from 0). {gradient['masks']} masks of a text; {results['projection']}; no dropout.",
             "*: masks by another law than uniform, so its gradients estimate another expectation, that of another "
             "loss. A smaller variance of it is not a better estimate of the gradient under random masks.",
             f"Mean of {explored['groups']} masks of a text: fully explored (disjoint groups) has "

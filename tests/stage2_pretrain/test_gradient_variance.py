@@ -14,8 +14,10 @@ import torch
 from hardmask.pipeline.masking_config import MaskingConfig
 from hardmask.pipeline.reader import spread_rows, to_batch
 from hardmask.pipeline.shard_folder import HELD_OUT
+from hardmask.stage2_pretrain.compare_gradients import with_common_norm
 from hardmask.stage2_pretrain.gradient_sketch import Sketch, row_gradients
 from hardmask.stage2_pretrain.gradient_variance import (
+    VarianceSplit,
     exploration,
     explored_variances,
     masked_at,
@@ -192,3 +194,11 @@ def test_which_strategies_estimate_the_same():
                               "weighted-explored") if same_expectation(MaskingConfig(preset=name))}  # fmt: skip
     assert same == {"random", "fully-explored"}
     assert not same_expectation(MaskingConfig(preset="random", sampler="contiguous"))
+
+
+def test_what_estimates_the_same_gradient_is_over_the_same_norm():
+    splits = {"a": VarianceSplit(2.0, 1.0, 0.5), "b": VarianceSplit(3.0, 1.0, 0.3), "other": VarianceSplit(3, 1, 7.0)}
+    common = with_common_norm(splits, ["a", "b"])
+    assert [common[name].squared_norm for name in splits] == [0.4, 0.4, 7.0]
+    assert common["b"].normalised() == {"within": 7.5, "between": 2.5}
+    assert with_common_norm(splits, []) == splits
