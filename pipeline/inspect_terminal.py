@@ -57,6 +57,7 @@ def print_inspection(seen: Inspection, run: InspectRun) -> None:
         _print_numbers(console, numbers)
         _print_histogram(console, numbers["histogram"][run.direction], run.direction)
         _print_hardest(console, numbers)
+        console.print()
     _print_sequence(console, seen, run.direction)
 
 
@@ -137,7 +138,7 @@ def _print_sequence(console: Console, seen: Inspection, direction: str) -> None:
     content = perplexities > 0
     level = f", {direction} perplexity {_brief(describe(perplexities[content])['perplexity'])}" if content.any() else ""
     console.print(
-        f"\nsequence {identity} (unit {identity >> UNIT_SHIFT}, row {identity & (1 << UNIT_SHIFT) - 1}), "
+        f"sequence {identity} (unit {identity >> UNIT_SHIFT}, row {identity & (1 << UNIT_SHIFT) - 1}), "
         f"from document {rows.document_id[0]}, {content.sum()} tokens{level}",
         soft_wrap=True,
     )

@@ -118,6 +118,8 @@ def sample_rows(source: HardnessSource, limit: int) -> Rows:
     places = [(part, index) for part, batches in source.parts() for index in range(batches)]
     if not places:
         raise UserError("the shards hold no sequences", where="hardmask inspect", mend="Score a corpus with text")
+    if source.totals is not None and source.totals["sequences"] <= limit:
+        return concatenate([source.read(*place) for place in places])
     count = min(len(places), -(-limit // ROWS_PER_BATCH))
     chosen = np.unique(np.linspace(0, len(places) - 1, count).astype(np.int64))
     return concatenate(list(_beginnings(source, [places[i] for i in chosen], limit)))

@@ -104,6 +104,9 @@ def test_a_sample_is_bounded_and_spread_over_the_units(run, table, capsys):
     rows = sample_rows(open_source(folder.place), 600)
     assert len(rows) <= 600
     assert len(np.unique(rows.sequence_id >> 32)) >= 2
+    total = folder.manifest["totals"]["sequences"]
+    assert len(folder.units("train")) * 256 < total, "batches that are not full"
+    assert len(sample_rows(open_source(folder.place), total)) == total, "all of it where all of it fits"
     assert as_json(capsys, run, "--rows", 3)["sample"]["sequences"] == 3
 
 
