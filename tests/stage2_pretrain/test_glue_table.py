@@ -159,9 +159,9 @@ def test_average_needs_all_nine(tmp_path, absent):
 
 
 def test_best_on_dev_stands_beside_the_median_over_seeds(results):
-    for seed, right in enumerate((10, 19, 12)):  # the best job, in a cell of a lower median
+    for seed, right in enumerate((10, 12, 19)):  # the best job, in a cell of a lower median
         results.add("rte", right, lr=1e-5, seed=seed)
-    for seed, right in enumerate((14, 15, 16)):
+    for seed, right in enumerate((14, 16, 15)):
         results.add("rte", right, lr=2e-5, seed=seed)
     tables = results.tables()
     rows = {row[0]: row[1] for row in tables["GLUE, dev splits"][1:]}
