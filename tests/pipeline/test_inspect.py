@@ -20,8 +20,9 @@ from rich.style import Style
 from hardmask.pipeline.cli import main
 from hardmask.pipeline.errors import DONE, USER_ERROR
 from hardmask.pipeline.hardness_statistics import HISTOGRAM_EDGES, describe, hardest_tokens, histogram
-from hardmask.pipeline.inspect_terminal import SHADES, shown, style_of
+from hardmask.pipeline.inspect_terminal import shown, style_of
 from hardmask.pipeline.shard_sample import open_source, sample_rows
+from hardmask.pipeline.tokenizer import open_tokenizer
 
 HOSTILE = "Hostile \x1b[31mred\x07 \u202ertl [bold]naïve[/bold] 日本語 🎉."
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -189,16 +190,31 @@ def test_colours_in_a_terminal_and_none_when_they_are_not_wanted(run, monkeypatc
     }
 
 
+def shaded_letters(text):
+    """(letter, background) of what stands in a terminal, without white space."""
+    found, background = [], ""
+    for piece in re.split(r"(\x1b\[[0-9;]*m)", text):
+        if piece.startswith("\x1b"):
+            shade = re.search(r"48;2;(\d+);(\d+);(\d+)", piece)
+            background = "#" + bytes(map(int, shade.groups())).hex() if shade else ""
+        else:
+            found += [(letter, background) for letter in piece if not letter.isspace()]
+    return found
+
+
 def test_a_token_is_shaded_by_the_perplexity_asked_for(run, table, monkeypatch):
-    _, forward, backward = columns(table)
-    row = 5
+    ids, forward, backward = columns(table)
+    row, tokenizer = 5, open_tokenizer(str(run / "tokenizer"))
     identity, length = table["sequence_id"][row].as_py(), table["length"][row].as_py()
-    for direction, values in (("forward", forward), ("backward", backward)):
+    for direction, values in (("forward", forward), ("backward", backward), ("mean", (forward + backward) / 2)):
         text = in_terminal(monkeypatch, run, "--sequence", identity, "--direction", direction, COLORTERM="truecolor")
-        body = text.split(" 4,096+ ")[1]
-        shades = {f"{int(s[-6:-4], 16)};{int(s[-4:-2], 16)};{int(s[-2:], 16)}" for _, s in SHADES
-                  if (np.array([style_of(v) for v in values[row, :length]]) == s).any()}  # fmt: skip
-        assert set(re.findall(r"48;2;(\d+;\d+;\d+)m", body)) == shades
+        expected = [
+            (letter, style_of(value).partition(" on ")[2])
+            for token, value in zip(ids[row, :length], values[row, :length], strict=True)
+            if value
+            for letter in tokenizer.decode([token]).strip()
+        ]
+        assert shaded_letters(text.split(" 4,096+ ")[1]) == expected
 
 
 def test_hostile_text_reaches_neither_terminal_nor_markup(run, table, monkeypatch):
