@@ -76,6 +76,7 @@ def place(tmp_path_factory):
     (base / "texts").mkdir()
     for path in map(Path, tiny_run.write_corpus(base, 30_000)):
         (base / f"texts/{path.name}.xz").write_bytes(lzma.compress(path.read_bytes()))
+    shutil.copy(base / "texts/first.txt.xz", base / "texts/wiki.txt.xz")
     (base / "more.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a line of its own"}\n'))
     save_roberta(base / "FacebookAI/roberta-base")
     official_glue.write(base / "GLUE_FOLDER", official_glue.OFFICIAL)
