@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from hardmask.pipeline.progress import quiet_transformers
 from hardmask.pipeline.publish import remove_abandoned, write_json
 from hardmask.pipeline.recipes import RECIPES, recipe_named
 from hardmask.pipeline.runfolder import RunFolder, read_json
-from hardmask.pipeline.verbs import STAGES, VERBS
+from hardmask.pipeline.verbs import STAGES, VERBS, function_named
 
 HELP = {"-h", "--help", "--help-all"}
 
@@ -119,7 +118,7 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
         of_run = read_json(made)["settings"]
         defaults = with_values(defaults, {group: of_run[group] for group in ("mlm", "masking")})
         typed |= {f"--{g}.{name.replace('_', '-')}" for g in ("mlm", "masking") for name in of_run[g]}
-    kind = _named(VERBS[verb].settings)
+    kind = function_named(VERBS[verb].settings)
     values = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Run)}
     default = kind(**{**values, "out": out})
     if HELP & set(flags):
@@ -132,7 +131,7 @@ def parse(verb: str, recipe: str, flags: list[str]) -> tuple[Run, RunFolder]:
 def execute(verb: str, run: Run, folder: RunFolder) -> None:
     """Run a verb and, where it is a stage, first the stages before it that are not finished."""
     if verb not in STAGES:
-        _named(VERBS[verb].function)(run, folder)
+        function_named(VERBS[verb].function)(run, folder)
         return
     quiet_transformers()
     ranks = distributed.start(run.device)
@@ -144,7 +143,7 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         run = _with_share(verb, run, folder, quiet=run.quiet or not ranks.first)
     for name in stages:
         if VERBS[name].check:
-            _named(VERBS[name].check)(run, folder)
+            function_named(VERBS[name].check)(run, folder)
     if ranks.first:
         remove_abandoned(folder.path)
     groups: tuple[str, ...] = ()
@@ -158,7 +157,7 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
         try:
             if VERBS[name].parallel or ranks.first:
                 whole = dataclasses.replace(run, shard_index=None, num_shards=None)
-                _named(VERBS[name].function)(run if name == verb else whole, folder)
+                function_named(VERBS[name].function)(run if name == verb else whole, folder)
         except Stopped:  # the settings were good enough to work with: `--out` is enough to go on
             _remember(run, folder, groups, write=ranks.first)
             raise
@@ -183,11 +182,6 @@ def _with_share(verb: str, run: Run, folder: RunFolder, *, quiet: bool) -> Run:
     if not quiet:
         print(f"hardmask {verb}: {shares.share_of(run, distributed.Ranks())}, by {origin}", file=sys.stderr, flush=True)
     return run
-
-
-def _named(place: str) -> Any:
-    module, name = place.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _remember(run: Run, folder: RunFolder, groups: tuple[str, ...], *, write: bool) -> None:

@@ -1,4 +1,4 @@
-"""The `report` verb: pictures, tables and a page from the files a run left. Reads only; no model is opened."""
+"""The `report` verb: pictures, tables and a page from the files a run left; no model is opened."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from hardmask.pipeline.results import Results, read_results
 from hardmask.pipeline.runfolder import RunFolder
 from hardmask.pipeline.summary import PARTS, summary_tables
 from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text
+from hardmask.pipeline.verbs import function_named
+
+ANALYSE = "hardmask.stage2_pretrain.analysis:analyse"
 
 SPREAD_SHARE = 0.15  # of the positions, of which a tile says what share of P they hold
 
 
-def make_report(_run: Run, folder: RunFolder) -> None:
+def make_report(run: Run, folder: RunFolder) -> None:
     """Write `report/` (index.html, summary.md; a PNG, an SVG and a CSV a figure) and print the summary.
 
-    What a stage has not left yet is left out. UserError: the folder holds no run, or a damaged file.
+    Numbers of the shards that no stage has made yet are made first. What a stage has not left is left out.
+    UserError: the folder holds no run, or a damaged file.
     """
+    if (folder.hardness / "done.json").exists() and folder.shards("hardness").finished:
+        function_named(ANALYSE)(run, folder)
     results = read_results(folder)
     folder.report.mkdir(parents=True, exist_ok=True)
     drawn = draw_pictures(results, folder.report)

@@ -5,7 +5,9 @@ Functions are named by string, so that nothing is imported before it is called, 
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Verb:
     """The flag whose value may stand right behind the verb."""
     instead: str = ""
     """The flag that takes what stands in the place of a recipe and is neither a recipe nor a folder."""
+
+
+def function_named(place: str) -> Any:
+    """What MODULE:NAME names, imported now."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 SHARE = ("shard_index", "num_shards")

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from hardmask.pipeline.publish import remove_folder
 from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder
 from hardmask.pipeline.sealed import read_sealed, unsealed
 from hardmask.pipeline.shard_folder import MANIFEST, METADATA, ShardFolder
+from hardmask.pipeline.verbs import function_named
 
 SHARDED = {"tokens": "hardmask.pipeline.tokens:make_tokens", "hardness": "hardmask.stage1_score.score:score"}
 """Folders of shards, and the stage that makes their units again."""
@@ -79,12 +79,12 @@ def repair(run: Run, folder: RunFolder) -> None:
         if not of_folder:
             continue
         take_out(folder, name, of_folder)
-        _named(stage)(run, folder)
+        function_named(stage)(run, folder)
     for name in annotations_of(folder):
         of_folder = [finding for finding in findings if finding.folder == f"{ANNOTATIONS}/{name}"]
         if of_folder:
             take_out(folder, f"{ANNOTATIONS}/{name}", of_folder)
-            _named(ANNOTATE)(name, folder, quiet=run.quiet)
+            function_named(ANNOTATE)(name, folder, quiet=run.quiet)
     for finding in findings:
         path = Path(finding.path)
         if path.name.startswith("step-") and path.is_dir():
@@ -258,12 +258,6 @@ def _sealed(target: ShardFolder, name: str, add: Callable[[str, str], None]) -> 
     except UserError as error:
         add(name, _what(error))
         return None
-
-
-def _named(place: str) -> Callable[..., Any]:
-    module, function = place.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
 
 
 def _manifest(target: ShardFolder, add: Callable[[str, str], None]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import scored_text
 
 from hardmask.pipeline import figures, figures_words
 from hardmask.pipeline.config import Run
@@ -20,6 +21,7 @@ from hardmask.pipeline.report import make_report
 from hardmask.pipeline.report_figures import PICTURES, draw_pictures
 from hardmask.pipeline.results import NUMBERS, read_results
 from hardmask.pipeline.runfolder import RunFolder
+from hardmask.pipeline.sealed import write_sealed
 from hardmask.pipeline.tables import Table, as_html, as_markdown, as_text, from_markdown
 
 ALPHAS = [0.0, 1e-4, 1e-3, 5e-3, 2e-2, 1e-1, "inf"]
@@ -358,3 +360,11 @@ def test_markdown_is_read_as_it_is_written():
     [table] = from_markdown(ragged)
     assert table.rows == [["1", ""], ["1", "2"]]
     assert table.notes == ["note"]
+
+
+def test_shards_alone_have_their_figures(tmp_path, capsys):
+    """Before anything is pre-trained."""
+    scored = scored_text.make_scored_run(tmp_path, scored_text.documents(220), length=64, unit_bytes=9_000)
+    write_sealed(scored.hardness / "done.json", {"finished": "2026-01-01T00:00:00", "seconds": 1.0})
+    make_report(Run(quiet=True), scored)
+    assert {"directions.png", "p-distribution.svg", "words.csv"} <= {path.name for path in scored.report.iterdir()}
