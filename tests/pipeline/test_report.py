@@ -365,6 +365,7 @@ def test_markdown_is_read_as_it_is_written():
 def test_shards_alone_have_their_figures(tmp_path, capsys):
     """Before anything is pre-trained."""
     scored = scored_text.make_scored_run(tmp_path, scored_text.documents(220), length=64, unit_bytes=9_000)
-    write_sealed(scored.hardness / "done.json", {"finished": "2026-01-01T00:00:00", "seconds": 1.0})
+    about = {"finished": "2026-01-01T00:00:00", "seconds": 1.0, **scored.shards("hardness").manifest["totals"]}
+    write_sealed(scored.hardness / "done.json", about)
     make_report(Run(quiet=True), scored)
     assert {"directions.png", "p-distribution.svg", "words.csv"} <= {path.name for path in scored.report.iterdir()}
