@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import shutil
 import textwrap
 import types
@@ -61,11 +62,12 @@ def meanings(kind: type) -> dict[str, str]:
 def _flags(config: Any, prefix: str, names: list[str], columns: int, seldom: list[str]) -> Iterator[str]:
     """A line or more a setting; those of `seldom` together at the end."""
     texts, hints = meanings(type(config)), typing.get_type_hints(type(config))  # type: ignore[arg-type]
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
     for name in names:
         if name in seldom:
             continue
         flag = f"  {_typed(prefix, name, getattr(config, name), hints[name])}"
-        text = _with_choices(texts[name], hints[name])
+        text = _with_choices(_with_usual(texts[name], getattr(config, name), usual[name]), hints[name])
         text = f"Turns off: {text}" if getattr(config, name) is True else text
         body = textwrap.wrap(text, columns - FLAG_COLUMNS, break_on_hyphens=False) or [""]
         if len(flag) >= FLAG_COLUMNS:
@@ -96,6 +98,14 @@ def _placeholder(hint: Any) -> str:
         inside = next(kind for kind in typing.get_args(hint) if kind is not type(None))
         return _placeholder(inside) + (" ..." if typing.get_origin(hint) is tuple else "")
     return {int: "INTEGER", float: "NUMBER", bool: "TRUE_OR_FALSE"}.get(hint, "TEXT")
+
+
+def _with_usual(text: str, value: Any, usual: Any) -> str:
+    """The text, which says whose value the usual one is, with that value where a recipe or a flag gives another."""
+    if value == usual or usual in (None, "", (), dataclasses.MISSING):
+        return text
+    shown = " ".join(map(str, usual)) if isinstance(usual, tuple) else f"{usual:,}" if isinstance(usual, int) else usual
+    return re.sub(r"\(((?:paper|ours)[^)]*)\)", rf"(\1: {shown})", text, count=1)
 
 
 def _with_choices(text: str, hint: Any) -> str:

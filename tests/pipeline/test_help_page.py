@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 
 import pytest
 
@@ -53,7 +54,13 @@ def test_every_setting_of_the_verb_is_named_and_all_of_them_explained(help_of, v
         for field, text in meanings(type(value)).items():
             flag = field.replace("_", "-")
             assert f"--{name}.{flag}" in short or f"--{name}.no-{flag}" in short
-            assert text in whole
+            assert re.search(re.escape(text).replace(r"\)", r"(: [^)]*)?\)"), whole), text
+
+
+def test_what_is_the_paper_s_stands_beside_what_the_recipe_gives(help_of):
+    assert "over all devices (paper: 2,560)." in help_of("pretrain", "demo", "--help")
+    assert "over all devices (paper)." in help_of("pretrain", "roberta-base", "--help")
+    assert "epochs 6.0                Passes over the training documents (paper)." in help_of("pretrain", "--help")
 
 
 @pytest.mark.parametrize("verb", VERBS)
