@@ -149,11 +149,12 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
     groups: tuple[str, ...] = ()
     for name in stages:
         started = time.monotonic()
-        if ranks.first and not run.quiet:
-            print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
         # What a finished stage is given stands for the next one that works: that may refuse it.
         groups += VERBS[name].groups
         there = name != "pretrain" and folder.finished(name, given=run)
+        told = ranks.first and not run.quiet and (name == verb or not there)
+        if told:
+            print(f"hardmask {name}: {VERBS[name].meaning} ({folder.path})", file=sys.stderr, flush=True)
         try:
             if VERBS[name].parallel or ranks.first:
                 whole = dataclasses.replace(run, shard_index=None, num_shards=None)
@@ -163,7 +164,7 @@ def execute(verb: str, run: Run, folder: RunFolder) -> None:
             raise
         ranks.barrier()
         _remember(run, folder, groups, write=ranks.first and (name == verb or not there))
-        if ranks.first and not run.quiet:
+        if told:
             print(f"hardmask {name}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 

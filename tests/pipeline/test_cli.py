@@ -110,9 +110,12 @@ def test_checkpoints_open_with_transformers(finished):
     assert not [p for p in finished.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".pth")], "no pickle is written"
 
 
-def test_running_again_skips_finished_work(finished):
+def test_running_again_skips_finished_work(finished, capsys):
     before = stamps(finished)
-    assert main(["pretrain", "demo", "--out", str(finished), "--quiet"]) == DONE
+    assert main(["pretrain", "demo", "--out", str(finished)]) == DONE
+    told = capsys.readouterr().err
+    assert "hardmask pretrain: done" in told
+    assert "hardmask score" not in told, "it was finished before"
     assert before == stamps(finished)
 
 
