@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -58,3 +59,12 @@ def test_speeds_are_those_of_the_results(monkeypatch):
     import summary
 
     assert summary.with_results(README, ROOT / "docs/results") == README
+
+
+def test_faults_are_those_of_the_soak():
+    faults = json.loads((ROOT / "docs/results/soak/seed-1.json").read_text())["faults"]
+    injected, survived, rows, different = (
+        f"{sum(fault[key] for fault in faults):,}" for key in ("injected", "survived", "rows_compared", "differences")
+    )
+    said = f"{injected} faults, {survived} survived, {rows} rows compared, {different} differences."
+    assert said in " ".join(README.split())
