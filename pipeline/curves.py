@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.util
-import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 from hardmask.pipeline.config import LogConfig, Run
 from hardmask.pipeline.errors import UserError, brief
+from hardmask.pipeline.json_lines import read_lines
 from hardmask.pipeline.publish import write_json
 from hardmask.pipeline.runfolder import RunFolder, Stage, read_json
 
@@ -60,8 +60,7 @@ def _installed(package: str) -> bool:
 
 def logged_lines(stage: Stage) -> list[dict[str, Any]]:
     """The lines of the stage's metrics.jsonl."""
-    path = stage.folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return read_lines(stage.folder / "metrics.jsonl")
 
 
 class TensorBoardFile:
@@ -124,6 +123,7 @@ class WandbRun:
         state = read_json(self._path) if self._path.exists() else {}
         self.id: str = state.get("id") or uuid.uuid4().hex[:8]
         self.sent: int = state.get("lines", 0)
+        self._logged = 0  # lines of metrics.jsonl; 0 before they were counted
         try:
             self._run = wandb.init(
                 project=project,
@@ -138,13 +138,18 @@ class WandbRun:
             mend = "Run `wandb login`, or set WANDB_MODE=offline"
             raise UserError(f"it does not start: {brief(error)}", where=f"--log.wandb {project}", mend=mend) from error
 
-    def follow(self, _values: dict[str, Any]) -> None:
-        """Send the lines that have not been sent."""
-        lines = logged_lines(self.stage)
-        for values in lines[self.sent :]:
-            self._run.log(numbers(values), step=values["step"])
-        if len(lines) > self.sent:
-            self.sent = len(lines)
+    def follow(self, values: dict[str, Any]) -> None:
+        """Send the line the stage has just logged unless it was sent; the first time also those before it."""
+        if self._logged:
+            self._logged += 1
+            unsent = [values] if self._logged > self.sent else []
+        else:
+            lines = logged_lines(self.stage)
+            self._logged, unsent = len(lines), lines[self.sent :]
+        for line in unsent:
+            self._run.log(numbers(line), step=line["step"])
+        if unsent:
+            self.sent = self._logged
             write_json(self._path, {"id": self.id, "lines": self.sent})
 
     def close(self) -> None:
