@@ -174,6 +174,32 @@ def pair_covariances(
     Each mask of a pair is by itself a uniform draw of M = rate * n of n positions, so that all gradients have the same
     mean and variance; what the masked tokens become is drawn for each anew. Overlaps there is no room for are left out.
     """
+    texts = text_covariances(objective, batch, pairs, sketch, seed=seed, step=step)
+    return [
+        PairCovariance(
+            float((1 - texts.hamming[:, number] / (2 * texts.sizes)).mean()),
+            float(texts.hamming[:, number].mean()),
+            *mean_interval(texts.covariances[:, number], seed),
+            correlation=float(texts.covariances[:, number].mean() / texts.variances.mean()),
+        )
+        for number in range(texts.hamming.shape[1])
+    ]
+
+
+@dataclass(frozen=True)
+class TextCovariances:
+    """Of N texts with F planted overlaps each."""
+
+    sizes: np.ndarray  # [N] int64: positions of a mask
+    hamming: np.ndarray  # [N, F] int64: positions in which the two masks differ
+    covariances: np.ndarray  # [N, F] float64: of the two gradients, traces
+    variances: np.ndarray  # [N] float64: of one gradient, likewise
+
+
+def text_covariances(
+    objective: MaskedTokens, batch: Batch, pairs: int, sketch: Sketch, *, seed: int = 0, step: Step = lambda _: None
+) -> TextCovariances:
+    """What `pair_covariances` averages, for each text by itself. UserError: no two masks fit into a text."""
     rng = np.random.default_rng(seed)
     maskable = _maskable(objective, batch)
     sizes = np.array([_masks_of(len(places), objective.masking.rate) for places in maskable])
@@ -191,16 +217,8 @@ def pair_covariances(
             several.append(row_gradients(objective, tensors, sketch))
             step(len(batch))
         found.append(np.stack(several, axis=1))
-    covariances, variances = paired_products(np.stack(found, axis=1))
-    return [
-        PairCovariance(
-            float(np.mean([round(share * m) / m for m in sizes])),
-            float(np.mean([2 * (m - round(share * m)) for m in sizes])),
-            *mean_interval(covariances[:, number], seed),
-            correlation=float(covariances[:, number].mean() / variances.mean()),
-        )
-        for number, share in enumerate(shares)
-    ]
+    hamming = np.array([[2 * (m - round(share * m)) for share in shares] for m in sizes.tolist()])
+    return TextCovariances(sizes, hamming, *paired_products(np.stack(found, axis=1)))
 
 
 def paired_products(gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

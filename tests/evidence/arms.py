@@ -1,0 +1,226 @@
+"""What is compared: every strategy, with what makes it different; and the trainings that compare them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobs import Context
+from material import base_path, base_settings, settings_of, update_flop
+from settings import CAPPED, data
+
+from hardmask.pipeline.distributed import choose_device
+from hardmask.pipeline.masking_config import MaskingConfig
+from hardmask.pipeline.runfolder import read_json
+from hardmask.stage2_pretrain.arms import Arm
+from hardmask.stage2_pretrain.compare import statistics_of
+from hardmask.stage2_pretrain.fine_tune import fine_tune
+from hardmask.stage2_pretrain.glue_files import read_task
+from hardmask.stage2_pretrain.glue_jobs import first_cell
+from hardmask.stage2_pretrain.glue_models import load_tokenizer
+from hardmask.stage2_pretrain.glue_tasks import TASKS, Split, TaskData
+from hardmask.stage2_pretrain.pretrain import pretrain_one
+
+SEED = 1_000  # continuation s has this seed more than s, so that none is a base's
+MATCHED = "random, matched"
+CONTROL = "random"
+ANNEALED = 1.0  # stands for an α of infinity, to which no line leads: masks are uniform to 0.2 %
+TRANSFORMS = ("power", "nll")
+PASSES = 4
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the tables."""
+
+    masking: Callable[[Context], MaskingConfig]
+    part: str = ""
+    """Whose hardness shards: of all text, or of a part."""
+    needs: tuple[str, ...] = ()
+    """Jobs its masks need."""
+
+
+def _plain(**settings: Any) -> Strategy:
+    return Strategy(lambda _: MaskingConfig(**settings))
+
+
+def _matched_nats(transform: str) -> Strategy:
+    def masking(context: Context) -> MaskingConfig:
+        found = context.result("alphas")[transform]
+        return MaskingConfig(preset="hardness", transform=transform, alpha=found["alpha"])
+
+    return Strategy(masking, needs=("alphas",))
+
+
+PAPERS = {
+    CONTROL: _plain(preset="random"),
+    "hardness, α 0": _plain(preset="hardness", alpha=0.0),
+    "hardness, α 0.001": _plain(preset="hardness", alpha=0.001),
+    "hardness, α 0.005": _plain(preset="hardness", alpha=0.005),
+    "whole-word": _plain(preset="whole-word"),
+    "span": _plain(preset="span"),
+    "pmi": Strategy(lambda _: MaskingConfig(preset="pmi"), needs=("pmi",)),
+    "fully-explored": _plain(preset="fully-explored"),
+}
+BEYOND = {
+    "perplexity^½": _matched_nats("power"),
+    "nll": _matched_nats("nll"),
+    "hardness, at most 10 nats": _plain(preset="hardness", transform="clip", clip_nats=10.0),
+    "adaptive": _plain(preset="adaptive"),
+    "hardness-word": _plain(preset="hardness-word"),
+    "hardness, ends left out": Strategy(lambda _: MaskingConfig(preset="hardness"), part="edges", needs=("edges",)),
+    "α 0.001 → ∞": _plain(preset="hardness", alpha=0.001, alpha_end=ANNEALED, schedule="linear"),
+    "α ∞ → 0.001": _plain(preset="hardness", alpha=ANNEALED, alpha_end=0.001, schedule="linear"),
+}
+EXPLORED = {f"fully-explored, K {k}": _plain(preset="fully-explored", groups=k) for k in (2, 4, 7)}
+STRATEGIES = {**PAPERS, **BEYOND, **EXPLORED}
+
+
+def mask_settings(context: Context, name: str) -> MaskingConfig:
+    """Of a strategy, or of the control that is given more steps."""
+    return STRATEGIES[CONTROL if name == MATCHED else name].masking(context)
+
+
+def file_name(name: str) -> str:
+    """A strategy's name as files may be called."""
+    for there, instead in (("α", "alpha"), ("→", "to"), ("∞", "inf"), ("½", "half"), ("^", "-"), (",", ""), (" ", "-")):
+        name = name.replace(there, instead)
+    return name
+
+
+# Trainings
+
+
+def matched_steps(context: Context) -> int:
+    """Updates of random masking that cost what a continuation, training both LMs and scoring with them cost."""
+    setting, folder = context.setting, context.run_folder()
+    spent = sum(context.result(f"alm.whole.{direction}")["flop"] for direction in ("forward", "backward"))
+    spent += context.result("hardness")["flop"]
+    return setting.continued_steps + math.ceil(spent / update_flop(setting.mlm, folder))
+
+
+def train_strategy(context: Context, name: str, seed: int, *, scratch: bool = False) -> dict[str, Any]:
+    """Continue a base, or begin from scratch, under a strategy's masks; returns what is measured on held-out text."""
+    setting = context.setting
+    strategy = STRATEGIES[CONTROL if name == MATCHED else name]
+    masking = strategy.masking(context)
+    arm = Arm(name, masking)
+    behind = seed % setting.bases
+    mlm = dataclasses.replace(
+        base_settings(context, "small"),
+        name=f"{'scratch' if scratch else 'continued'}-{file_name(name)}-{seed}",
+        init="scratch" if scratch else str(base_path(context, "small", behind).resolve()),
+        steps=matched_steps(context) if name == MATCHED else setting.continued_steps,
+        batch_sequences=arm.sequences(setting.mlm.batch_sequences),
+        seed=SEED + seed,
+        order_seed=SEED + seed,
+        **({} if scratch else {"lr": setting.continued_lr}),
+    )
+    folder = context.run_folder(strategy.part)
+    seeded = dataclasses.replace(masking, seed=SEED + seed)
+    pretrain_one(settings_of(context, ""), folder, mlm, seeded, path_of(context, name, seed, scratch=scratch))
+    done = read_json(path_of(context, name, seed, scratch=scratch) / "training" / "done.json")
+    return {
+        "loss": done["held_out_uniform_loss"],
+        "accuracy": done["held_out_uniform_accuracy"],
+        "own_loss": done["held_out_own_loss"],
+        "over_alpha": [[one["alpha"], one["loss"]] for one in done["over_alpha"]],
+        "steps": done["steps"],
+        "sequences_an_update": mlm.batch_sequences,
+        "rows_an_update": mlm.batch_sequences * arm.copies,
+        "seconds": done["seconds"],
+    }
+
+
+def path_of(context: Context, name: str, seed: int, *, scratch: bool = False) -> Any:
+    kind = "scratch" if scratch else "continued"
+    return context.folder / kind / file_name(name) / f"seed-{seed}"
+
+
+def masks_of(context: Context, name: str) -> dict[str, Any]:
+    """What a strategy's masks are like: overlap, coverage, nats."""
+    strategy = STRATEGIES[name]
+    folder = context.run_folder(strategy.part)
+    masking = dataclasses.replace(strategy.masking(context), seed=SEED)
+    return dataclasses.asdict(statistics_of(settings_of(context, ""), folder, Arm(name, masking), PASSES))
+
+
+def alphas(context: Context) -> dict[str, Any]:
+    """For every transform the α at which masks are as hard, in mean nats, as those of perplexity at its default α;
+    0 where even that is too soft."""
+
+    def nats(masking: MaskingConfig) -> float:
+        arm = Arm("", dataclasses.replace(masking, seed=SEED))
+        found = statistics_of(settings_of(context, ""), context.run_folder(), arm, PASSES).nats
+        assert found is not None
+        return found
+
+    wanted = nats(MaskingConfig(preset="hardness"))
+    result: dict[str, Any] = {"wanted": wanted}
+    for transform in TRANSFORMS:
+        hard = MaskingConfig(preset="hardness", transform=transform, alpha=0.0)
+        low, high = math.log(1e-6), math.log(10.0)
+        if nats(hard) <= wanted:
+            result[transform] = {"alpha": 0.0, "nats": nats(hard)}
+            continue
+        for _ in range(16):
+            middle = (low + high) / 2
+            softer = nats(dataclasses.replace(hard, alpha=math.exp(middle))) < wanted
+            low, high = (low, middle) if softer else (middle, high)
+        alpha = float(f"{math.exp((low + high) / 2):.3g}")
+        result[transform] = {"alpha": alpha, "nats": nats(dataclasses.replace(hard, alpha=alpha))}
+    return result
+
+
+# Fine-tuning
+
+
+def downstream(context: Context, name: str, seed: int, task: str) -> dict[str, Any]:
+    """A continuation fine-tuned on a task; the mean over its dev splits of the metric that tables show."""
+    setting = context.setting
+    path = path_of(context, name, seed)
+    tokenizer = load_tokenizer(str(path), context.run_folder().tokenizer)
+    found = read_task(task, data("glue")) if task in CAPPED else sample_of(task)
+    task_data = dataclasses.replace(found, test={})  # its labels are not published
+    settings = first_cell(setting.glue, seed)
+    began = time.perf_counter()
+    device = choose_device(setting.device).type
+    done = fine_tune(str(path), tokenizer, task_data, settings, device=device)
+    scores = [metrics[done["shown"]] for metrics in done["metrics"].values()]
+    return {
+        "score": statistics.fmean(scores),
+        "metric": done["shown"],
+        "rows": done["rows"],
+        "dev_rows": sum(len(split) for split in task_data.dev.values()),
+        "constant": constant_score(task_data),
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def constant_score(task: TaskData) -> float:
+    """Accuracy of always giving the commonest dev label; 0, the correlation of a constant, of a regression."""
+    if task.regression:
+        return 0.0
+    labels = [label for split in task.dev.values() for label in split.labels or ()]
+    return labels.count(statistics.mode(labels)) / len(labels)
+
+
+def sample_of(name: str) -> TaskData:
+    """A sample of a task: `sample_train.json` and `sample_dev.json`, number -> text_a, text_b, label."""
+    task = TASKS[name]
+
+    def split(part: str) -> Split:
+        rows = list(json.loads((data("glue_samples") / name.upper() / f"sample_{part}.json").read_text()).values())
+        names = list(task.labels)
+        labels = [names.index(row["label"]) if row["label"] in names else int(row["label"]) for row in rows]
+        texts = [[row[key] for row in rows] for key in ("text_a", "text_b")]
+        return Split(texts_a=texts[0], texts_b=texts[1], labels=labels, index=list(range(len(rows))))
+
+    metrics = ("accuracy",)
+    return TaskData(name=name, train=split("train"), dev={"sample": split("dev")}, labels=task.labels, metrics=metrics)

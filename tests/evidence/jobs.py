@@ -1,0 +1,144 @@
+"""Jobs that need each other's results: each done once, what is done kept, several at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from settings import SETTINGS, Setting
+
+from hardmask.pipeline.publish import write_text
+from hardmask.pipeline.runfolder import RunFolder, git_commit, now
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job works with."""
+
+    setting: Setting
+    folder: Path
+
+    def run_folder(self, part: str = "") -> RunFolder:
+        """The run folder of all text or, inside it, one of a part."""
+        return RunFolder(self.folder / part)
+
+    def result(self, name: str) -> Any:
+        """What a job has found. FileNotFoundError: it is not done."""
+        return json.loads(self.path(name).read_text())["found"]
+
+    def path(self, name: str) -> Path:
+        return self.folder / "results" / f"{name}.json"
+
+    def done(self, name: str) -> bool:
+        return self.path(name).exists()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step. `do` returns plain JSON values, which are kept."""
+
+    name: str
+    do: Callable[[Context], dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    makes: Callable[[Context], Path] | None = field(default=None)
+    """A file that is there once the job has been done on this machine; results alone may have been carried here."""
+
+    def there(self, context: Context) -> bool:
+        """Whether others can build on it."""
+        return context.done(self.name) and (self.makes is None or self.makes(context).exists())
+
+
+def left(jobs: Mapping[str, Job], context: Context) -> list[str]:
+    """Jobs still to do, in order: those without a result, and those whose files they need."""
+    found: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name not in found and not jobs[name].there(context):
+            for needed in jobs[name].needs:
+                visit(needed)
+            found[name] = None
+
+    for name in jobs:
+        if not context.done(name):
+            visit(name)
+    return list(found)
+
+
+def do_all(
+    table: Callable[[Context], Mapping[str, Job]], context: Context, *, minutes: float, only: str = ""
+) -> list[str]:
+    """Do what is left, until it is done or the minutes are over; returns what has failed.
+
+    What runs when time is up is stopped: its next start goes on from its last checkpoint.
+    """
+    began, failed, running = time.monotonic(), [], {}
+    pool = _pool(context.setting)
+    try:
+        while True:
+            jobs = table(context)
+            wanted = {name: job for name, job in jobs.items() if not only or name.startswith(only)}
+            names = [name for name in left({**jobs}, context) if not only or _is_behind(name, wanted, jobs)]
+            open_ = [name for name in names if name not in failed and name not in running.values()]
+            ready = [n for n in open_ if all(jobs[needed].there(context) for needed in jobs[n].needs)]
+            seconds = 60 * minutes - (time.monotonic() - began)
+            while ready and len(running) < context.setting.workers and seconds > 0:
+                name = ready.pop(0)
+                running[pool.submit(work, context.setting.name, context.folder, name)] = name
+            if not running or seconds <= 0:
+                return failed
+            ended, _ = wait(running, timeout=min(seconds, 60), return_when=FIRST_COMPLETED)
+            for future in ended:
+                failed += _told(running.pop(future), future, len(names))
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_behind(name: str, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> bool:
+    """Whether a job is wanted, or needed by one that is."""
+    return name in wanted or any(name in jobs[other].needs or _needs(other, name, jobs) for other in wanted)
+
+
+def _needs(name: str, other: str, jobs: Mapping[str, Job]) -> bool:
+    return any(needed == other or _needs(needed, other, jobs) for needed in jobs[name].needs)
+
+
+def _told(name: str, future: Future[float], left_: int) -> list[str]:
+    error = future.exception()
+    if error is None:
+        print(f"{name}: {future.result():.0f} s; {left_ - 1} left", file=sys.stderr, flush=True)
+        return []
+    print(f"{name}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
+    return [name]
+
+
+def _pool(setting: Setting) -> ProcessPoolExecutor:
+    os.environ["OMP_NUM_THREADS"] = str(setting.threads)  # read by torch where a process starts
+    return ProcessPoolExecutor(setting.workers, mp_context=get_context("spawn"))
+
+
+def work(setting: str, folder: Path, name: str) -> float:
+    """In a worker: do a job and keep what it found, with how long it took. Returns seconds."""
+    import transformers
+    from evidence_jobs import table
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    context = Context(SETTINGS[setting], folder)
+    began = time.perf_counter()
+    found = table(context)[name].do(context)
+    seconds = time.perf_counter() - began
+    record = {"name": name, "seconds": round(seconds, 2), "finished": now(), "git_commit": git_commit(), "found": found}
+    context.path(name).parent.mkdir(parents=True, exist_ok=True)
+    write_text(context.path(name), json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+    return seconds

@@ -1,0 +1,185 @@
+"""What measurements are made of: text, tokens, auto-regressive LMs, hardness shards, and encoders to continue."""
+
+from __future__ import annotations
+
+import dataclasses
+import lzma
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jobs import Context
+from settings import SOURCES, data
+
+from hardmask.pipeline.config import MlmConfig, Run
+from hardmask.pipeline.corpus import open_sources, read_documents
+from hardmask.pipeline.costs import TRAIN_PASSES, Shape
+from hardmask.pipeline.embedded import write_embedded_corpus
+from hardmask.pipeline.masking_config import MaskingConfig
+from hardmask.pipeline.publish import write_text
+from hardmask.pipeline.runfolder import DIRECTIONS, RunFolder, read_json
+from hardmask.pipeline.shard_folder import TRAIN
+from hardmask.pipeline.shards import Rows
+from hardmask.pipeline.tokens import make_tokens
+from hardmask.stage1_score.score import score
+from hardmask.stage1_score.scorer import counts_of_plan
+from hardmask.stage1_score.train_alm import train_alms
+from hardmask.stage2_pretrain.annotate import make_annotation
+from hardmask.stage2_pretrain.pretrain import pretrain_one
+
+HALVES = {"half-a": 0, "half-a-again": 0, "half-a-shallow": 0, "half-b": 1}
+"""Parts that have an LM pair of their own, and the half of the documents it is trained on."""
+EDGE = 8  # positions at each end of a sequence, behind <s> and before </s>
+TOY_BYTES = 400_000
+
+
+def text(context: Context) -> dict[str, Any]:
+    """The beginning of every source, and every second document of that."""
+    folder, limit = context.folder / "text", context.setting.source_bytes
+    folder.mkdir(parents=True, exist_ok=True)
+    if limit:
+        for name in SOURCES:
+            with lzma.open(data("corpus") / f"{name}.txt.xz") as file:
+                start = file.read(limit)
+            write_text(folder / f"{name}.txt", start[: start.rindex(b"\n\n") + 1].decode())
+    else:
+        write_embedded_corpus(context.run_folder().corpus, TOY_BYTES)
+    run = context.setting.run(context.folder)
+    documents = [
+        found for _, found in read_documents(open_sources(run.corpus, context.run_folder().corpus), run.corpus)
+    ]
+    for half in set(HALVES.values()):
+        write_text(folder / f"half-{half}.txt", "\n\n".join(documents[half::2]) + "\n")
+    return {"documents": len(documents), "bytes": sum(len(found.encode()) for found in documents)}
+
+
+def settings_of(context: Context, part: str) -> Run:
+    """Of the whole, "", or of a part: its half of the text, all of it trained on, and its LM's depth or seed."""
+    run = context.setting.run(context.folder)
+    if not part:
+        return run
+    alm = run.alm
+    if part == "half-a-again":
+        alm = dataclasses.replace(alm, seed=1, order_seed=1)
+    if part == "half-a-shallow":
+        alm = dataclasses.replace(alm, layers=context.setting.small_layers)
+    half = str(context.folder / "text" / f"half-{HALVES[part]}.txt")
+    return dataclasses.replace(
+        run,
+        alm=alm,
+        corpus=dataclasses.replace(run.corpus, path=(half,)),
+        tokenizer=dataclasses.replace(run.tokenizer, path=str(context.run_folder().tokenizer)),
+        tokens=dataclasses.replace(run.tokens, held_out=0.0),
+    )
+
+
+def tokens(context: Context, part: str) -> dict[str, Any]:
+    """Packed sequences."""
+    folder = context.run_folder(part)
+    make_tokens(settings_of(context, part), folder)
+    return dict(folder.shards("tokens").manifest["totals"])
+
+
+def alm(context: Context, part: str, direction: str) -> dict[str, Any]:
+    """The LM of one direction: its held-out loss (nats) and accuracy, steps, and FLOP of its training."""
+    run, folder = settings_of(context, part), context.run_folder(part)
+    other = next(name for name in DIRECTIONS if name != direction)
+    train_alms(dataclasses.replace(run, alm=dataclasses.replace(run.alm, **{other: "another job's"})), folder)
+    done = read_json(folder.alm(direction) / "training" / "done.json")
+    positions = done["steps"] * run.alm.batch_sequences * context.setting.length
+    names = ("held_out_loss", "held_out_accuracy", "train_loss", "steps", "seconds")
+    return {
+        **{name: done[name] for name in names if name in done},
+        "tokens": positions,
+        "flop": TRAIN_PASSES * positions * alm_shape(run, folder).alm_flop,
+    }
+
+
+def alm_shape(run: Run, folder: RunFolder) -> Shape:
+    metadata = folder.shards("tokens").manifest["metadata"]
+    return Shape(run.alm.layers, run.alm.width, run.alm.ffn, metadata["vocabulary"], metadata["sequence_length"])
+
+
+def mlm_shape(mlm: MlmConfig, folder: RunFolder) -> Shape:
+    metadata = folder.shards("tokens").manifest["metadata"]
+    return Shape(mlm.layers, mlm.width, mlm.ffn, metadata["vocabulary"], metadata["sequence_length"])
+
+
+def update_flop(mlm: MlmConfig, folder: RunFolder, rate: float = 0.15) -> float:
+    """Of one optimizer step of an encoder."""
+    shape = mlm_shape(mlm, folder)
+    return TRAIN_PASSES * mlm.batch_sequences * shape.length * shape.mlm_flop(rate)
+
+
+def hardness(context: Context) -> dict[str, Any]:
+    """Hardness shards of all text, and the FLOP of scoring."""
+    run, folder = settings_of(context, ""), context.run_folder()
+    score(run, folder)
+    shards = folder.shards("hardness")
+    positions = shards.manifest["totals"]["sequences"] * context.setting.length
+    flop = len(DIRECTIONS) * positions * alm_shape(run, folder).alm_flop
+    return {**shards.manifest["totals"], "flop": flop, "seconds": read_json(folder.hardness / "done.json")["seconds"]}
+
+
+def pmi(context: Context) -> dict[str, Any]:
+    """Where collocations begin, for the strategy of that name."""
+    done = make_annotation("pmi", context.run_folder())
+    return {name: value for name, value in done.items() if isinstance(value, (int, float))}
+
+
+def edges(context: Context) -> dict[str, Any]:
+    """Hardness shards in which the first and last EDGE tokens of every sequence count as not hard at all."""
+    whole, part = context.run_folder(), context.run_folder("edges")
+    source, target = whole.shards("hardness"), part.shards("hardness")
+    metadata = {**source.manifest["metadata"], "edges_left_out": EDGE}
+    target.begin(metadata)
+
+    def cut(unit: int) -> Iterator[Rows]:
+        for rows in source.read_unit(unit):
+            place = np.arange(context.setting.length)
+            inner = (place > EDGE) & (place < rows.length[:, None].astype(np.int64) - 1 - EDGE)
+            assert rows.perplexity_forward is not None
+            assert rows.perplexity_backward is not None
+            yield dataclasses.replace(
+                rows,
+                perplexity_forward=(rows.perplexity_forward * inner).astype(np.float32),
+                perplexity_backward=(rows.perplexity_backward * inner).astype(np.float32),
+            )
+
+    units = {unit["unit"]: unit for unit in source.manifest["units"]}
+    for unit in set(units) - target.committed():
+        target.write_unit(unit, cut(unit), metadata, counts_of_plan(units[unit]))
+    target.finish(list(units), metadata)
+    shutil.copytree(whole.tokenizer, part.tokenizer, dirs_exist_ok=True)
+    return dict(target.manifest["totals"])
+
+
+def base(context: Context, size: str, seed: int) -> dict[str, Any]:
+    """An encoder trained from scratch on random masks, to be continued."""
+    run, folder = settings_of(context, ""), context.run_folder()
+    mlm = dataclasses.replace(base_settings(context, size), name=base_name(size, seed), seed=seed, order_seed=seed)
+    pretrain_one(run, folder, mlm, MaskingConfig(preset="random", seed=seed), folder.mlm / mlm.name)
+    done = read_json(folder.mlm / mlm.name / "training" / "done.json")
+    rows = sum(count for _, count in folder.shards("hardness").units(TRAIN))
+    return {
+        "loss": done["held_out_uniform_loss"],
+        "accuracy": done["held_out_uniform_accuracy"],
+        "steps": done["steps"],
+        "epochs": done["steps"] * mlm.batch_sequences / rows,
+        "seconds": done["seconds"],
+        "flop": done["steps"] * update_flop(mlm, folder),
+    }
+
+
+def base_settings(context: Context, size: str) -> MlmConfig:
+    return context.setting.mlm if size == "small" else context.setting.large
+
+
+def base_name(size: str, seed: int) -> str:
+    return f"{size}-{seed}"
+
+
+def base_path(context: Context, size: str, seed: int) -> Path:
+    return context.run_folder().mlm / base_name(size, seed)

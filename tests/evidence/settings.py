@@ -1,0 +1,169 @@
+"""The settings evidence is gathered at: how much text, which models, how long, how many seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardmask.pipeline.config import (
+    AlmConfig,
+    CorpusConfig,
+    GlueConfig,
+    LogConfig,
+    MlmConfig,
+    Run,
+    TokenizerConfig,
+    TokensConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("wiki", "news", "web", "books")
+CAPPED, SAMPLED = ("sst2", "stsb"), ("mnli", "qnli", "qqp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One scale. Of its trainings everything that is not here is as the configuration's defaults say."""
+
+    name: str
+    source_bytes: int
+    """UTF-8 bytes taken of each of `SOURCES`; 0: the embedded corpus instead."""
+    vocabulary: int
+    """Of a BPE trained on that text; 0: RoBERTa's, where its files are."""
+    length: int
+    """Tokens a sequence."""
+    held_out: float
+    device: str
+    workers: int
+    """Jobs at once, each with `threads` threads."""
+    threads: int
+    alm: AlmConfig
+    small_layers: int
+    """Of the smaller ALM of the comparison by depth."""
+    mlm: MlmConfig
+    """The encoder all strategies continue; `steps` those of its base."""
+    large: MlmConfig
+    """The larger encoder of the curve over α; `steps` those of its base."""
+    continued_steps: int
+    continued_lr: float
+    seeds: int
+    """Of continuations, judged by the loss on held-out text."""
+    bases: int
+    """Bases, each with its seed; continuation s goes on from base s modulo this."""
+    downstream_seeds: int
+    sample_seeds: int
+    """Of fine-tuning on the samples of tasks."""
+    rows: int
+    """Held-out sequences that measurements look at."""
+    texts: int
+    """Sequences whose gradients are measured."""
+    scratch_steps: int
+    """Updates behind which gradients from scratch are measured."""
+    glue: GlueConfig
+    masks_alpha: float = 0.005
+    """α of masks that are compared between two LMs."""
+
+    def run(self, folder: Path) -> Run:
+        """Settings of the library for a run folder of this setting."""
+        sources = tuple(str(folder / "text" / f"{name}.txt") for name in SOURCES) if self.source_bytes else ()
+        tokenizer = TokenizerConfig(vocabulary=self.vocabulary) if self.vocabulary else TokenizerConfig(path=bpe())
+        return Run(
+            out=str(folder),
+            quiet=True,
+            device=self.device,  # type: ignore[arg-type]
+            log=LogConfig(tensorboard=False),
+            corpus=CorpusConfig(path=sources),
+            tokenizer=tokenizer,
+            tokens=TokensConfig(
+                sequence_length=self.length, held_out=self.held_out, unit_bytes=max(100_000, self.source_bytes // 2)
+            ),
+            alm=self.alm,
+            mlm=self.mlm,
+            glue=self.glue,
+        )
+
+
+def bpe() -> str:
+    """RoBERTa's tokenizer: vocab.json and merges.txt."""
+    return str(data("roberta-bpe"))
+
+
+def data(name: str) -> Path:
+    """A folder of the shared data: beside the checkout, or carried in it as `evidence-data`."""
+    carried = ROOT / "evidence-data" / name
+    return carried if carried.exists() else ROOT.parent / "shared" / "data" / name
+
+
+def _encoder(layers: int, width: int, heads: int, **others: object) -> MlmConfig:
+    values = {"layers": layers, "width": width, "heads": heads, "ffn": 4 * width, "init": "scratch", **others}
+    return MlmConfig(**values)  # type: ignore[arg-type]
+
+
+_ROWS = {"batch_sequences": 28, "dropout": 0.0}  # 28 divides by K = 2, 4 and 7: equal rows through the model
+
+CPU = Setting(
+    name="cpu",
+    source_bytes=1_000_000,
+    vocabulary=4_096,
+    length=128,
+    held_out=0.05,
+    device="cpu",
+    workers=2,
+    threads=1,
+    alm=AlmConfig(layers=4, width=128, heads=4, ffn=512, epochs=2.0, batch_sequences=16, lr=2e-3, dropout=0.0),
+    small_layers=2,
+    mlm=_encoder(2, 128, 4, steps=1_500, lr=3e-3, eval_sequences=192, **_ROWS),
+    large=_encoder(4, 192, 6, steps=600, lr=2e-3, eval_sequences=192, **_ROWS),
+    continued_steps=100,
+    continued_lr=1e-3,
+    seeds=8,
+    bases=3,
+    downstream_seeds=8,
+    sample_seeds=2,
+    rows=384,
+    texts=32,
+    scratch_steps=100,
+    glue=GlueConfig(lr=(5e-4,), batch_rows=(32,), dropout=(0.0,), epochs=3.0, max_rows=2_000, max_tokens=128),
+)
+
+GPU = dataclasses.replace(
+    CPU,
+    name="gpu",
+    source_bytes=10_000_000,
+    vocabulary=0,
+    length=512,
+    held_out=0.02,
+    device="auto",
+    workers=1,
+    threads=8,
+    alm=AlmConfig(batch_sequences=64, lr=1e-3),
+    mlm=_encoder(6, 512, 8, steps=3_000, lr=1e-3, eval_sequences=512, **_ROWS),
+    large=_encoder(12, 768, 12, steps=2_000, lr=5e-4, eval_sequences=512, **_ROWS),
+    continued_steps=300,
+    continued_lr=1e-4,
+    rows=512,
+    glue=GlueConfig(lr=(5e-5,), batch_rows=(32,), dropout=(0.1,), epochs=3.0, max_rows=10_000, max_tokens=128),
+)
+
+TOY = dataclasses.replace(
+    CPU,
+    name="toy",
+    source_bytes=0,
+    vocabulary=1_024,
+    length=64,
+    alm=dataclasses.replace(CPU.alm, width=32, ffn=64, epochs=0.05),
+    mlm=_encoder(2, 32, 2, steps=4, lr=3e-3, eval_sequences=32, **_ROWS),
+    large=_encoder(3, 48, 4, steps=4, lr=2e-3, eval_sequences=32, **_ROWS),
+    continued_steps=2,
+    seeds=2,
+    bases=2,
+    downstream_seeds=2,
+    sample_seeds=1,
+    rows=32,
+    texts=4,
+    scratch_steps=2,
+    glue=dataclasses.replace(CPU.glue, epochs=1.0, max_rows=32, max_tokens=32),
+)
+
+SETTINGS = {setting.name: setting for setting in (TOY, CPU, GPU)}
