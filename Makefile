@@ -8,7 +8,7 @@ TORCH := 2.13.0
 HARDMASK := $(BIN)/hardmask
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo tokens alm score pretrain glue report plan inspect status verify repair browser test test-gpu soak bench bench-gpu scale lint format clean
+.PHONY: help install install-dev demo tokens alm score pretrain glue report plan inspect status verify repair browser test test-gpu soak bench bench-gpu evidence evidence-gpu scale lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -92,6 +92,13 @@ bench: install-dev  ## measure on the CPU into docs/results/: up to 15 minutes o
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/run.py cpu $(ARGS)
 bench-gpu: .links  ## measure on the GPU into docs/results/: up to 7 minutes; PY=python names another Python
 	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) tests/benchmarks/run.py gpu $(ARGS)
+
+SETTING ?= cpu
+evidence: install-dev  ## judge the papers' claims into docs/results/: two hours on two cores; SETTING=toy: a minute
+	$(BIN)/python tests/evidence/run.py $(SETTING) $(ARGS)
+evidence-gpu: SETTING = gpu
+evidence-gpu: .links  ## the same on a GPU, which may have no package index; ARGS="--minutes 8 --keep FOLDER": a part of it
+	PYTHONPATH=$(CURDIR)/.links $(PY) tests/evidence/run.py $(SETTING) $(ARGS)
 
 scale: install-dev  ## start and resume at 160 GB of text, simulated, into docs/scale.md
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/scale.py $(ARGS)

@@ -81,7 +81,7 @@ def perplexity_alpha(rows: Sequence[Row], path: Path) -> None:
         ratio = mine[0]["hardest_over_uniform"]
         label = run if ratio is None else f"{run}: hardest / uniform = {ratio:.2f}"
         _alpha_line(axes, mine, "perplexity", index, label)
-    _log_axis(axes)
+    log_axis(axes)
     title = "Held-out perplexity by how hard the masked tokens are"
     dress(axes, title, "α", "perplexity of masked tokens")
     save(figure, path)
@@ -174,7 +174,7 @@ def _alpha_line(axes: Any, rows: Sequence[Row], y: str, index: int, label: str) 
     axes.set_xticks(range(len(rows)), [names.get(row["alpha"], f"{row['alpha']}") for row in rows])
 
 
-def _log_axis(axes: Any) -> None:
+def log_axis(axes: Any) -> None:
     """A logarithmic y axis with plain numbers."""
     from matplotlib.ticker import LogFormatter, NullFormatter
 

@@ -145,10 +145,9 @@ def path_of(context: Context, name: str, seed: int, *, scratch: bool = False) ->
 
 def masks_of(context: Context, name: str) -> dict[str, Any]:
     """What a strategy's masks are like: overlap, coverage, nats."""
-    strategy = STRATEGIES[name]
-    folder = context.run_folder(strategy.part)
-    masking = dataclasses.replace(strategy.masking(context), seed=SEED)
-    return dataclasses.asdict(statistics_of(settings_of(context, ""), folder, Arm(name, masking), PASSES))
+    masking = dataclasses.replace(STRATEGIES[name].masking(context), seed=SEED)
+    found = statistics_of(settings_of(context, ""), context.run_folder(), Arm(name, masking), PASSES)
+    return dataclasses.asdict(found)
 
 
 def alphas(context: Context) -> dict[str, Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import alm_measures
 import arms
 import gradients
+import judged
 import material
 import measures
 from arms import BEYOND, CONTROL, EXPLORED, MATCHED, PAPERS, STRATEGIES, file_name
+from found import Found
 from jobs import Context, Job
+from results import about_this_run, gpu_state
 from settings import CAPPED, SAMPLED
-from verdicts import default_candidates
+from state import read_results
 
 from hardmask.pipeline.runfolder import DIRECTIONS
 
-JUDGED = (CONTROL, "hardness, α 0", "hardness, α 0.001", "hardness, α 0.005")
-"""Strategies of the claims about downstream tasks."""
 MATCHED_SEEDS = 6
 SAMPLED_STRATEGIES = (CONTROL, "hardness, α 0.005")
 
@@ -32,15 +34,18 @@ def table(context: Context) -> dict[str, Job]:
         jobs += [Job(f"curve.{size}", partial(measures.curve, size=size), all_bases[size])]
     jobs += [
         Job("agreement", measures.agreement, all_bases["small"]),
-        Job("concentration", measures.concentration, ("hardness",)),
-        Job("depth", measures.depth, _alms("half-a", "half-a-again", "half-a-shallow") + ("tokens.half-b",)),
-        Job("in-sample", measures.in_sample, _alms("half-a", "half-a-again", "half-b")),
+        Job("concentration", alm_measures.concentration, ("hardness",)),
+        Job("depth", alm_measures.depth, (*_alms("half-a", "half-a-again", "half-a-shallow"), "tokens.half-b")),
+        Job("in-sample", alm_measures.in_sample, _alms("half-a", "half-a-again", "half-b")),
         *_gradients(),
     ]
     jobs += [_downstream(name, s, task) for s in range(setting.downstream_seeds) for name in PAPERS for task in CAPPED]
     jobs += [_trained(name, seed, setting.bases) for seed in range(setting.seeds) for name in BEYOND]
-    jobs += [Job(f"masks.{file_name(n)}", partial(arms.masks_of, name=n), _masks_need(n)) for n in (*PAPERS, *BEYOND)]
-    explored = [name for name in EXPLORED if name not in ("fully-explored, K 7",)]  # K 7 is what rate 0.15 makes
+    whole = [
+        name for name in (*PAPERS, *BEYOND) if not STRATEGIES[name].part
+    ]  # a part's nats are not those of the text
+    jobs += [Job(f"masks.{file_name(n)}", partial(arms.masks_of, name=n), _masks_need(n)) for n in whole]
+    explored = [name for name in EXPLORED if not name.endswith(" 7")]  # K 7 is what a rate of 0.15 makes
     jobs += [_trained(name, seed, setting.bases) for seed in range(setting.seeds) for name in explored]
     jobs += [_from_scratch(name, seed) for seed in range(setting.seeds) for name in (CONTROL, *EXPLORED)]
     jobs += [
@@ -53,9 +58,7 @@ def table(context: Context) -> dict[str, Job]:
         jobs += [_trained(MATCHED, seed, setting.bases)]
         jobs += [_downstream(MATCHED, seed, task) for task in CAPPED]
     named = {job.name: job for job in jobs}
-    for name in default_candidates(
-        {n: context.result(n) for n in named if n.startswith("continued") and context.done(n)}
-    ):
+    for name in judged.candidates(Found(read_results(context.folder / "results"))):
         named |= {
             job.name: job
             for s in range(setting.downstream_seeds)
@@ -70,7 +73,10 @@ def _material(context: Context) -> list[Job]:
     def folder(part: str) -> Path:
         return context.run_folder(part).path
 
-    jobs = [Job("text", material.text, makes=lambda c: c.folder / "text" / "half-0.txt")]
+    jobs = [
+        Job("about", lambda _: {**about_this_run(), "gpu": gpu_state()}),
+        Job("text", material.text, makes=lambda c: c.folder / "text" / "half-0.txt"),
+    ]
     for part in ("", *material.HALVES):
         name = part or "whole"
         needs = ("text", "tokens.whole") if part else ("text",)

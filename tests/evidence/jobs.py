@@ -57,8 +57,8 @@ class Job:
         return context.done(self.name) and (self.makes is None or self.makes(context).exists())
 
 
-def left(jobs: Mapping[str, Job], context: Context) -> list[str]:
-    """Jobs still to do, in order: those without a result, and those whose files they need."""
+def left(jobs: Mapping[str, Job], context: Context, only: str = "") -> list[str]:
+    """Jobs still to do, in order: those without a result, whose names begin with `only`, and those they need."""
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -68,7 +68,7 @@ def left(jobs: Mapping[str, Job], context: Context) -> list[str]:
             found[name] = None
 
     for name in jobs:
-        if not context.done(name):
+        if name.startswith(only) and not context.done(name):
             visit(name)
     return list(found)
 
@@ -80,15 +80,15 @@ def do_all(
 
     What runs when time is up is stopped: its next start goes on from its last checkpoint.
     """
-    began, failed, running = time.monotonic(), [], {}
+    began, failed = time.monotonic(), list[str]()
+    running: dict[Future[float], str] = {}
     pool = _pool(context.setting)
     try:
         while True:
             jobs = table(context)
-            wanted = {name: job for name, job in jobs.items() if not only or name.startswith(only)}
-            names = [name for name in left({**jobs}, context) if not only or _is_behind(name, wanted, jobs)]
-            open_ = [name for name in names if name not in failed and name not in running.values()]
-            ready = [n for n in open_ if all(jobs[needed].there(context) for needed in jobs[n].needs)]
+            names = left(jobs, context, only)
+            waiting = [name for name in names if name not in failed and name not in running.values()]
+            ready = [name for name in waiting if all(jobs[needed].there(context) for needed in jobs[name].needs)]
             seconds = 60 * minutes - (time.monotonic() - began)
             while ready and len(running) < context.setting.workers and seconds > 0:
                 name = ready.pop(0)
@@ -97,26 +97,17 @@ def do_all(
                 return failed
             ended, _ = wait(running, timeout=min(seconds, 60), return_when=FIRST_COMPLETED)
             for future in ended:
-                failed += _told(running.pop(future), future, len(names))
+                failed += _told(running.pop(future), future, len(names) - 1)
     finally:
         for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_behind(name: str, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> bool:
-    """Whether a job is wanted, or needed by one that is."""
-    return name in wanted or any(name in jobs[other].needs or _needs(other, name, jobs) for other in wanted)
-
-
-def _needs(name: str, other: str, jobs: Mapping[str, Job]) -> bool:
-    return any(needed == other or _needs(needed, other, jobs) for needed in jobs[name].needs)
-
-
-def _told(name: str, future: Future[float], left_: int) -> list[str]:
+def _told(name: str, future: Future[float], others: int) -> list[str]:
     error = future.exception()
     if error is None:
-        print(f"{name}: {future.result():.0f} s; {left_ - 1} left", file=sys.stderr, flush=True)
+        print(f"{name}: {future.result():.0f} s; {others} left", file=sys.stderr, flush=True)
         return []
     print(f"{name}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
     return [name]

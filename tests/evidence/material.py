@@ -97,6 +97,11 @@ def alm(context: Context, part: str, direction: str) -> dict[str, Any]:
     }
 
 
+def tokens_metadata(context: Context) -> dict[str, Any]:
+    metadata: dict[str, Any] = context.run_folder().shards("tokens").manifest["metadata"]
+    return metadata
+
+
 def alm_shape(run: Run, folder: RunFolder) -> Shape:
     metadata = folder.shards("tokens").manifest["metadata"]
     return Shape(run.alm.layers, run.alm.width, run.alm.ffn, metadata["vocabulary"], metadata["sequence_length"])

@@ -1,16 +1,17 @@
-"""What is measured on finished models and shards, with intervals over documents."""
+"""What is measured on encoders: claims 1 and 2."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from alm_measures import MASK_SEED, alm_nats
 from jobs import Context
-from material import EDGE, base_path, settings_of, update_flop
+from material import base_path, update_flop
+from resampling import documents_of, hardest, interval, resampled_means
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -21,56 +22,22 @@ from hardmask.pipeline.runfolder import DIRECTIONS
 from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
 from hardmask.pipeline.shards import Rows
 from hardmask.pipeline.training import autocast
-from hardmask.stage1_score.alm import load_alm
-from hardmask.stage1_score.scorer import perplexities
-from hardmask.stage2_pretrain.analysed_rows import content_of, nll_of
-from hardmask.stage2_pretrain.masking import ALPHAS, Vocabulary, mask_batch
+from hardmask.stage2_pretrain.analysed_rows import content_of
+from hardmask.stage2_pretrain.masking import ALPHAS
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm
 from hardmask.stage2_pretrain.presets import resolved
 from hardmask.stage2_pretrain.samplers import group_count
 
-HARD = 0.15
-RESAMPLES = 9_999
 ROWS_A_PASS = 16
-MASK_SEED = 2**32 - 4  # no training's
-Interval = list[float]
-"""[value, low, high], 95 %."""
 
 
-# Rows, models and intervals
+# Rows and models
 
 
 def held_out(context: Context) -> Rows:
     rows = spread_rows(context.run_folder().shards("hardness"), HELD_OUT, context.setting.rows)
     assert rows is not None, "a setting holds text out"
     return rows
-
-
-def documents_of(rows: Rows) -> np.ndarray:
-    """[N]: numbers from 0 of the rows' documents; a row counts to its first."""
-    numbers: np.ndarray = np.unique(rows.document_id, return_inverse=True)[1]
-    return numbers
-
-
-def resampled_means(values: np.ndarray, weights: np.ndarray, documents: np.ndarray, seed: int = 0) -> np.ndarray:
-    """[1 + RESAMPLES, F]: weighted means of [N, F] values over rows, of all documents and of resampled ones.
-
-    `weights`: [N, F], such as how many tokens a row's value is the mean of.
-    """
-    count = documents.max() + 1
-    above, below = (np.zeros((count, values.shape[1])) for _ in range(2))
-    np.add.at(above, documents, values * weights)
-    np.add.at(below, documents, weights)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    times = np.concatenate([np.ones((1, count)), drawn])
-    result: np.ndarray = (times @ above) / np.maximum(times @ below, 1e-9)
-    return result
-
-
-def interval(values: np.ndarray) -> Interval:
-    """Of [1 + RESAMPLES] values, the first that of all documents."""
-    low, high = np.quantile(values[1:], (0.025, 0.975))
-    return [float(values[0]), float(low), float(high)]
 
 
 def objective_of(context: Context, path: Path) -> MaskedTokens:
@@ -101,22 +68,6 @@ def slot_nats(objective: MaskedTokens, tensors: dict[str, Tensor]) -> np.ndarray
             )
         found.append((nll.float().view(weights.shape) * weights).cpu())
     return torch.cat(found).double().numpy()
-
-
-def hardest(values: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """[N, L] bool: of each row the hardest 15 % of its content, by value; ties as they stand."""
-    counts = np.maximum(1, np.rint(content.sum(1) * HARD)).astype(np.int64)
-    order = np.argsort(np.where(content, -values, np.inf), axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(order.shape[1])[None].repeat(len(order), 0), axis=1)
-    return content & (rank < counts[:, None])
-
-
-def overlap(one: np.ndarray, other: np.ndarray, documents: np.ndarray) -> Interval:
-    """Share of the positions of one set, [N, L] bool, that the other has too."""
-    size = one.sum(1, keepdims=True).astype(np.float64)
-    shared = (one & other).sum(1, keepdims=True) / np.maximum(size, 1)
-    return interval(resampled_means(shared, size, documents)[:, 0])
 
 
 # 1
@@ -232,14 +183,6 @@ def costs(context: Context) -> dict[str, Any]:
     }
 
 
-def alm_nats(rows: Rows) -> np.ndarray:
-    """[N, L] mean nats of both directions, from stored perplexities."""
-    assert rows.perplexity_forward is not None
-    assert rows.perplexity_backward is not None
-    mean: np.ndarray = (nll_of(rows.perplexity_forward) + nll_of(rows.perplexity_backward)) / 2
-    return mean
-
-
 def frequencies(shards: ShardFolder) -> np.ndarray:
     """[V] occurrences of every token id in the training rows."""
     counts = np.zeros(shards.manifest["metadata"]["vocabulary"], dtype=np.int64)
@@ -247,147 +190,3 @@ def frequencies(shards: ShardFolder) -> np.ndarray:
         for rows in shards.read_unit(unit):
             counts += np.bincount(rows.input_ids.reshape(-1), minlength=len(counts))
     return counts
-
-
-# 3a and the edges
-
-
-def concentration(context: Context) -> dict[str, Any]:
-    """Share of P that a sequence's hardest positions hold, and how much of the masks falls on its ends."""
-    shards = context.run_folder().shards("hardness")
-    rows = spread_rows(shards, TRAIN, 2_000)
-    assert rows is not None
-    metadata = shards.manifest["metadata"]
-    content, documents = content_of(rows, metadata), documents_of(rows)
-    assert rows.perplexity_forward is not None
-    assert rows.perplexity_backward is not None
-    p = np.where(content, rows.perplexity_forward.astype(np.float64) + rows.perplexity_backward, 0.0)
-    p /= p.sum(1, keepdims=True)
-    held = np.where(hardest(p, content), p, 0.0).sum(1, keepdims=True)
-    found: dict[str, Any] = {
-        "hardest_15_percent": interval(resampled_means(held, np.ones_like(held), documents)[:, 0]),
-        "cumulative": [],
-    }
-    ranked = np.sort(p, axis=1)[:, ::-1].cumsum(1).mean(0)
-    shares = np.arange(1, p.shape[1] + 1) / (p.shape[1] - 2)
-    found["cumulative"] = [[round(float(s), 4), round(float(v), 5)] for s, v in zip(shares, ranked, strict=True)][:-2]
-    place = np.arange(p.shape[1])
-    ends = content & ((place <= EDGE) | (place >= rows.length[:, None].astype(np.int64) - 1 - EDGE))
-    found["ends"] = {}
-    for name, alpha in (("hardness, α 0", 0.0), ("hardness, α 0.005", 0.005), ("random", math.inf)):
-        masked = drawn(context, rows, MaskingConfig(preset="hardness", alpha=alpha, seed=MASK_SEED))
-        of_ends = (masked & ends).sum() / ends.sum()
-        found["ends"][name] = float(of_ends / ((masked & content & ~ends).sum() / (content & ~ends).sum()))
-    found["sequences"] = len(rows)
-    return found
-
-
-def drawn(context: Context, rows: Rows, masking: MaskingConfig, *, epoch: int = 0) -> np.ndarray:
-    """[N, L] bool: positions masked, from the perplexities of the rows."""
-    metadata = tokens_metadata(context)
-    batch = to_batch(rows, np.full(len(rows), epoch, dtype=np.int64), torch.device("cpu"))
-    assert batch.perplexity_forward is not None
-    assert batch.perplexity_backward is not None
-    vocabulary = Vocabulary(
-        size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
-    )
-    masked = mask_batch(
-        batch.input_ids,
-        batch.perplexity_forward,
-        batch.perplexity_backward,
-        batch.sequence_id,
-        batch.epoch,
-        config=masking,
-        vocabulary=vocabulary,
-    )
-    counts = torch.zeros(batch.input_ids.shape).scatter_add_(1, masked.positions, masked.weights)
-    result: np.ndarray = (counts > 0).numpy()
-    return result
-
-
-# 3c and 6
-
-
-def scored(context: Context, part: str, rows: Rows) -> Rows:
-    """The rows with perplexities of the LM pair of a part."""
-    folder = context.run_folder(part)
-    metadata = context.run_folder().shards("tokens").manifest["metadata"]
-    device = choose_device(context.setting.device)
-    special = torch.zeros(metadata["vocabulary"], dtype=torch.bool)
-    special[metadata["special_ids"]] = True
-    both = [
-        perplexities(load_alm(folder.alm(direction), metadata, direction, device), rows, direction, special.to(device))
-        for direction in DIRECTIONS
-    ]
-    return dataclasses.replace(rows, perplexity_forward=both[0], perplexity_backward=both[1])
-
-
-def rows_of(context: Context, part: str) -> Rows:
-    """Rows of the half of the documents that a part is trained on."""
-    rows = spread_rows(context.run_folder(part).shards("tokens"), TRAIN, context.setting.rows)
-    assert rows is not None
-    return rows
-
-
-def masks_at(context: Context, rows: Rows) -> np.ndarray:
-    masking = MaskingConfig(preset="hardness", alpha=context.setting.masks_alpha, seed=MASK_SEED)
-    return drawn(context, rows, masking)
-
-
-def depth(context: Context) -> dict[str, Any]:
-    """A shallow ALM against a deeper one, and that against one of another seed, on text none of them has seen."""
-    rows = rows_of(context, "half-b")
-    content, documents = content_of(rows, tokens_metadata(context)), documents_of(rows)
-    deep, again, shallow = (scored(context, part, rows) for part in ("half-a", "half-a-again", "half-a-shallow"))
-    found = {
-        name: {
-            "hardest": overlap(hardest(alm_nats(deep), content), hardest(alm_nats(other), content), documents),
-            "masks": overlap(masks_at(context, deep), masks_at(context, other), documents),
-        }
-        for name, other in (("shallow", shallow), ("another seed", again))
-    }
-    nats = {name: float(alm_nats(of)[content].mean()) for name, of in (("deep", deep), ("shallow", shallow))}
-    layers = [settings_of(context, part).alm.layers for part in ("half-a", "half-a-shallow")]
-    return {**found, "nats": nats, "layers": layers, "sequences": len(rows)}
-
-
-def in_sample(context: Context) -> dict[str, Any]:
-    """What a document's hardness loses where the ALM was trained on it, and how many masks that changes."""
-    pairs = {"half-a": ("half-a", "half-b", "half-a-again"), "half-b": ("half-b", "half-a", None)}
-    found: dict[str, Any] = {}
-    for half, (seen_by, unseen_by, again) in pairs.items():
-        rows = rows_of(context, half)
-        content, documents = content_of(rows, tokens_metadata(context)), documents_of(rows)
-        seen, unseen = scored(context, seen_by, rows), scored(context, unseen_by, rows)
-        count = content.sum(1, keepdims=True).astype(np.float64)
-        gap = ((alm_nats(unseen) - alm_nats(seen)) * content).sum(1, keepdims=True) / np.maximum(count, 1)
-        masks = [masks_at(context, one) for one in (seen, unseen)]
-        found[half] = {
-            "gap_nats": interval(resampled_means(gap, count, documents)[:, 0]),
-            "nats_seen": float(alm_nats(seen)[content].mean()),
-            "masks_differ": _differ(masks[0], masks[1], documents),
-        }
-        if again:
-            other = masks_at(context, scored(context, again, rows))
-            found[half]["masks_differ_between_seeds"] = _differ(masks[0], other, documents)
-            found[half]["more"] = _more(masks[0], masks[1], other, documents)
-    return {**found, "epochs": context.setting.alm.epochs, "sequences": context.setting.rows}
-
-
-def _differ(one: np.ndarray, other: np.ndarray, documents: np.ndarray) -> Interval:
-    """Share of the positions of one set that the other has not."""
-    value, low, high = overlap(one, other, documents)
-    return [1 - value, 1 - high, 1 - low]
-
-
-def _more(seen: np.ndarray, unseen: np.ndarray, again: np.ndarray, documents: np.ndarray) -> Interval:
-    """How much more of a mask differs from an LM that has not seen the text than from one that has, as a share."""
-    size = np.maximum(seen.sum(1), 1).astype(np.float64)
-    values = np.stack([1 - (seen & other).sum(1) / size for other in (unseen, again)], axis=1)
-    means = resampled_means(values, np.stack([size, size], axis=1), documents)
-    return interval(means[:, 0] - means[:, 1])
-
-
-def tokens_metadata(context: Context) -> dict[str, Any]:
-    metadata: dict[str, Any] = context.run_folder().shards("tokens").manifest["metadata"]
-    return metadata

@@ -1,11 +1,83 @@
-"""Tables and pictures of what was found."""
+"""The page of a setting: tables, pictures, and how they were made."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
+from found import Found
+from pictures import draw_all
 from settings import Setting
+from state import read_kept
+from tables import all_tables
+
+from hardmask.pipeline.publish import write_text
+from hardmask.pipeline.tables import as_markdown
+
+BEGIN, END = "<!-- written by tests/evidence/run.py -->\n", "<!-- end -->\n"
+ORDER = ("toy", "cpu", "gpu")
+"""Settings from the smallest to the largest."""
 
 
 def write(kept: Path, setting: Setting) -> None:
-    """Not there yet."""
+    """Put tables and pictures of what `kept` holds between the marks of README.md in the folder above it where this is
+    the largest setting there and no toy, else into SETTING.md beside `kept`."""
+    found = Found(read_kept(kept))
+    larger = [name for name in ORDER[ORDER.index(setting.name) + 1 :] if (kept.parent / f"{name}.jsonl").exists()]
+    readme = kept.parent.parent / "README.md"
+    on_top = setting.name != "toy" and not larger and readme.exists() and BEGIN in readme.read_text()
+    place = f"{kept.parent.name}/" if on_top else ""
+    drawn = draw_all(found, kept.parent, setting.name)
+    text = "\n".join(
+        [
+            *[f"{line}\n" for line in _about(found, setting)],
+            *[f"![{what}]({place}{name})\n" for name, what in drawn],
+            *[as_markdown(table) for table in all_tables(found)],
+        ]
+    )
+    if on_top:
+        before, rest = readme.read_text().split(BEGIN)
+        write_text(readme, before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+    else:
+        write_text(kept.with_suffix(".md"), f"# Evidence, setting {setting.name}\n\n{text}")
+    print(f"evidence: {readme if on_top else kept.with_suffix('.md')}", file=sys.stderr)
+
+
+def _about(found: Found, setting: Setting) -> list[str]:
+    """Scale, seeds, machine, date, commits and command."""
+    about, tokens = found.of("about"), found.of("tokens.whole")
+    bases = [found.of(f"base.{size}.0") for size in ("small", "large")]
+    if about is None or tokens is None or None in bases:
+        return [f"Setting `{setting.name}`: not finished."]
+    records = sorted(found.records.values(), key=lambda record: str(record["finished"]))
+    commits = list(dict.fromkeys(re.sub(r"(?<=\b\w{10})\w+", "", record["git_commit"]) for record in records))
+    toy = ["A toy: it proves the commands, and its verdicts say nothing."] if setting.name == "toy" else []
+    small, large = (
+        f"{_size(of)}, {base['steps']:,} updates ({base['epochs']:.1f} epochs, {base['loss']:.2f} nats)"
+        for of, base in zip((setting.mlm, setting.large), bases, strict=True)
+    )
+    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    return [
+        *toy,
+        f"Setting `{setting.name}`: {tokens['text_bytes'] / 1e6:.1f} MB of text, {tokens['tokens'] / 1e6:.2f} M tokens "
+        f"in sequences of {setting.length}, {100 * setting.held_out:.0f} % of documents held out; ALM "
+        f"{_size(setting.alm)}, {setting.alm.epochs:g} epochs; MLM {small}, and {large}; continued for "
+        f"{setting.continued_steps} updates of 28 sequences; {setting.seeds} seeds, from {setting.bases} bases.",
+        f"{_machine(about)}; {str(records[0]['finished'])[:10]} to {str(records[-1]['finished'])[:10]}; "
+        f"{len(records)} jobs, {found.seconds / 3600 / setting.workers:.2f} hours with {setting.workers} at once, of "
+        f"{threads} each; commits {', '.join(commits)}. Command: `make evidence SETTING={setting.name}`.",
+    ]
+
+
+def _size(model: Any) -> str:
+    return f"{model.layers} × {model.width}"
+
+
+def _machine(about: dict[str, Any]) -> str:
+    machine, versions = about["machine"], about["versions"]
+    gpu = (about.get("gpu") or {}).get("name")
+    names = ", ".join(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers") if name in versions)
+    device = f"{gpu}, " if gpu else ""
+    return f"{device}{machine['processor']}, {machine['cores']} cores, Python {versions['python']}, {names}"

@@ -6,29 +6,32 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from hardmask.pipeline.publish import write_text
 
+Record = dict[str, Any]
+"""Of a job: name, seconds, when it finished, commit, and what it found."""
 PART_BYTES = 15_000_000
-TRAVELS = ("results", "tokenizer", "tokens", "hardness", "annotations")
+TRAVELS = ("results", "tokenizer", "tokens/manifest.json", "hardness", "annotations")
 """Of a run folder. Encoders do not: each call trains those it goes on from."""
 
 
 def collect(results: Path, kept: Path) -> None:
     """Every job's record as a line of `kept`, in the order of names; records there of other jobs stay."""
-    there = {record["name"]: record for record in records(kept)}
-    there |= {record["name"]: record for record in map(_read, sorted(results.glob("*.json")))}
+    there = {record["name"]: record for record in [*read_kept(kept), *read_results(results)]}
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, "".join(json.dumps(there[name], separators=(",", ":")) + "\n" for name in sorted(there)))
 
 
-def records(kept: Path) -> list[dict[str, object]]:
+def read_kept(kept: Path) -> list[Record]:
+    """The records of a file that `collect` wrote; none where there is no file."""
     return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
 
-def _read(path: Path) -> dict[str, object]:
-    record: dict[str, object] = json.loads(path.read_text())
-    return record
+def read_results(results: Path) -> list[Record]:
+    """Those of a run folder."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
 
 
 def pack(folder: Path, target: Path) -> None:

@@ -1,10 +1,250 @@
-"""The rules of docs/results/claims.md."""
+"""The rules of docs/results/claims.md, each a function of what was found. Nothing else makes a verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from hardmask.stage2_pretrain.paired import SIGNIFICANCE, PairedTest, paired_test
 
-def default_candidates(continued: dict[str, Any]) -> list[str]:
-    """Strategies beyond the papers' that could become the default."""
-    return []
+HELD, NOT_HELD, UNDECIDED, NOT_TESTED = (
+    "held",
+    "did not hold",
+    "undecided at this scale",
+    "not measured yet",
+)
+HARDER = 2.0  # claim 1: times the perplexity of uniform masks
+MOST_OF_P, LEAST_OVERLAP = 0.5, 0.3
+HALF_RIGHT, TOKENS_TO_TELL = (0.45, 0.55), 100_000_000
+SHALLOW_HELD, SHALLOW_NOT = 0.9, 0.75
+MASKS_HELD, MASKS_NOT = 0.05, 0.10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one row of the table of claims."""
+
+    row: str
+    verdict: str
+    found: str
+    """The numbers it rests on."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A strategy minus a control over seeds, with p values after Holm's correction over the strategies of a row."""
+
+    name: str
+    test: PairedTest
+    p_t: float
+    p_sign_flip: float
+
+    @property
+    def above(self) -> bool:
+        return self._told and self.test.difference > 0
+
+    @property
+    def below(self) -> bool:
+        return self._told and self.test.difference < 0
+
+    @property
+    def _told(self) -> bool:
+        return max(self.p_t, self.p_sign_flip) < SIGNIFICANCE
+
+
+def differences(values: Mapping[str, Sequence[float]], control: Sequence[float]) -> list[Difference]:
+    """Every strategy's values minus the control's, seed by seed; the seeds that both have."""
+    tests = {}
+    for name, mine in values.items():
+        pairs = min(len(mine), len(control))
+        test = paired_test(mine[:pairs], control[:pairs])
+        if test is not None:
+            tests[name] = test
+    p_t = holm({name: 1.0 if test.p_t is None else test.p_t for name, test in tests.items()})
+    p_sign = holm({name: test.p_sign_flip for name, test in tests.items()})
+    return [Difference(name, test, p_t[name], p_sign[name]) for name, test in tests.items()]
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction: the k-th smallest of n times n - k + 1, never below the one before, at most 1."""
+    adjusted, least = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        least = max(least, min(1.0, (len(p) - rank) * p[name]))
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p}
+
+
+# The rows
+
+
+def claim_1(found: Mapping[str, Any]) -> Verdict:
+    """`found`: size -> what `measures.curve` gives."""
+    ratios = {size: one["ratio"][0] for size, one in found.items()}
+    rises = any(low > 0 for one in found.values() for _, low, _ in one["rise_nats"])
+    verdict = UNDECIDED
+    if all(low > HARDER for _, low, _ in ratios.values()) and not rises:
+        verdict = HELD
+    elif all(high < HARDER for _, _, high in ratios.values()):
+        verdict = NOT_HELD
+    texts = [f"{size}: {_interval(ratio, 2)} times" for size, ratio in ratios.items()]
+    return Verdict(
+        "1", verdict, "; ".join(texts) + ("; it rises with α somewhere" if rises else "; never rises with α")
+    )
+
+
+def claim_2(found: Mapping[str, Any]) -> Verdict:
+    overlap, more = found["against"]["ALM"]["overlap"], found["alm_minus_frequency"]
+    verdict = UNDECIDED
+    if more[1] > 0 and overlap[1] > LEAST_OVERLAP:
+        verdict = HELD
+    elif more[2] <= 0:
+        verdict = NOT_HELD
+    frequency = found["against"]["frequency"]["overlap"]
+    return Verdict("2", verdict, f"overlap {_share(overlap)}, of frequency {_share(frequency)}")
+
+
+def claim_3a(found: Mapping[str, Any]) -> Verdict:
+    held = found["hardest_15_percent"]
+    verdict = HELD if held[1] > MOST_OF_P else NOT_HELD if held[2] < MOST_OF_P else UNDECIDED
+    return Verdict("3a", verdict, f"the hardest 15 % of positions hold {_share(held)} of P")
+
+
+def claim_3b(found: Mapping[str, Any]) -> Verdict:
+    """`found`: direction -> accuracy and training tokens of an LM."""
+    accuracy = sum(one["held_out_accuracy"] for one in found.values()) / len(found)
+    tokens = min(one["tokens"] for one in found.values())
+    low, high = HALF_RIGHT
+    verdict = UNDECIDED if tokens < TOKENS_TO_TELL else HELD if low <= accuracy <= high else NOT_HELD
+    return Verdict(
+        "3b", verdict, f"{100 * accuracy:.1f} % exact, behind {tokens / 1e6:.1f} M training tokens a direction"
+    )
+
+
+def claim_3c(found: Mapping[str, Any]) -> Verdict:
+    shares = {
+        what: found["shallow"][what][0] / max(found["another seed"][what][0], 1e-9) for what in ("hardest", "masks")
+    }
+    verdict = UNDECIDED
+    if min(shares.values()) >= SHALLOW_HELD:
+        verdict = HELD
+    elif max(shares.values()) < SHALLOW_NOT:
+        verdict = NOT_HELD
+    deep, shallow = found["layers"]
+    text = (
+        f"{shallow} against {deep} layers, over {deep} against {deep} of another seed: hardest {shares['hardest']:.2f}"
+    )
+    return Verdict("3c", verdict, f"{text}, masks {shares['masks']:.2f}")
+
+
+def claim_4a(found: Mapping[str, Sequence[float]], control: Sequence[float]) -> Verdict:
+    """Here and below `found`: strategy -> mean downstream score of each seed, and that of the control."""
+    tested = differences(found, control)
+    verdict = HELD if any(d.below for d in tested) else NOT_HELD if any(d.above for d in tested) else UNDECIDED
+    return Verdict("4a", verdict, _differences(tested))
+
+
+def claim_4b(found: Mapping[str, Sequence[float]], control: Sequence[float]) -> Verdict:
+    tested = differences(found, control)
+    verdict = UNDECIDED
+    if any(d.above for d in tested):
+        verdict = HELD
+    elif tested and all(d.below for d in tested):
+        verdict = NOT_HELD
+    return Verdict("4b", verdict, _differences(tested))
+
+
+def claim_4c(found: Mapping[str, Sequence[float]], control: Sequence[float]) -> Verdict:
+    """`control`: of random masking at the same compute."""
+    tested = differences(found, control)
+    verdict = HELD if any(d.above for d in tested) else NOT_HELD if any(d.below for d in tested) else UNDECIDED
+    return Verdict("4c", verdict, _differences(tested))
+
+
+def claim_5a(found: Mapping[str, Any]) -> Verdict:
+    """`found`: checkpoint -> what `gradients.gradients` gives."""
+    ratios = {at: one["explored"]["7"] for at, one in found.items()}
+    verdict = UNDECIDED
+    if any(ratio["low"] > 1 for ratio in ratios.values()):
+        verdict = NOT_HELD
+    elif all(ratio["high"] < 1 for ratio in ratios.values()):
+        verdict = HELD
+    texts = [f"{at} {_interval([r['ratio'], r['low'], r['high']], 3)}" for at, r in ratios.items()]
+    return Verdict("5a", verdict, "ratio: " + "; ".join(texts))
+
+
+def claim_5b(found: Mapping[str, Any]) -> Verdict:
+    slopes = {at: one["slope"] for at, one in found.items()}
+    verdict = UNDECIDED
+    if any(low > 0 for _, low, _ in slopes.values()):
+        verdict = NOT_HELD
+    elif all(high < 0 for _, _, high in slopes.values()):
+        verdict = HELD
+    texts = [f"{at} {_interval(slope, 3)}" for at, slope in slopes.items()]
+    return Verdict("5b", verdict, "slope, in variances of one gradient a position: " + "; ".join(texts))
+
+
+def claim_5c(found: Mapping[str, Sequence[float]], control: Sequence[float], start: str) -> Verdict:
+    """`found`: K -> loss on uniform masks of each seed."""
+    tested = differences(found, control)
+    verdict = UNDECIDED
+    if any(d.below for d in tested):
+        verdict = HELD
+    elif tested and all(d.above for d in tested):
+        verdict = NOT_HELD
+    return Verdict(f"5c, {start}", verdict, _differences(tested, 3, " nats"))
+
+
+def claim_6(found: Mapping[str, Any]) -> Verdict:
+    half = found["half-a"]
+    more = half["more"]
+    verdict = HELD if more[2] < MASKS_HELD else NOT_HELD if more[1] > MASKS_NOT else UNDECIDED
+    gap = f"{_interval(half['gap_nats'], 3)} nats easier to the LM that saw it"
+    return Verdict("6", verdict, f"{gap}; {_points(more)} points more positions differ than between seeds")
+
+
+# The default
+
+
+def better_than_default(losses: Mapping[str, Sequence[float]], default: Sequence[float]) -> list[str]:
+    """Strategies of lower loss on uniform masks than the default's, by both tests after correction."""
+    return [d.name for d in differences(losses, default) if d.below]
+
+
+def recommended(
+    losses: Mapping[str, Sequence[float]],
+    default: Sequence[float],
+    scores: Mapping[str, Sequence[float]],
+    default_scores: Sequence[float],
+) -> list[str]:
+    """Of those, the ones that are not worse downstream; those whose downstream scores are not there are left out."""
+    better = [name for name in better_than_default(losses, default) if scores.get(name)]
+    tested = differences({name: scores[name] for name in better}, default_scores)
+    return [d.name for d in tested if not d.below]
+
+
+# Texts
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    value, low, high = values
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _share(values: Sequence[float]) -> str:
+    value, low, high = (100 * v for v in values)
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _points(values: Sequence[float]) -> str:
+    value, low, high = (100 * v for v in values)
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _differences(tested: Sequence[Difference], digits: int = 2, unit: str = " points") -> str:
+    texts = []
+    for d in tested:
+        low = "" if d.test.detectable is None else f"; detectable {d.test.detectable:.{digits}f}"
+        p = f"p {d.p_t:.3f} (t), {d.p_sign_flip:.3f} (signs)"
+        texts.append(f"{d.name}: {d.test.difference:+.{digits}f}{unit}, {p}{low}, n = {d.test.seeds}")
+    return "; ".join(texts)

@@ -1,0 +1,58 @@
+"""What a setting has found, by job and over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from arms import CONTROL, MATCHED, file_name
+from settings import CAPPED
+from state import Record
+
+from hardmask.pipeline.runfolder import DIRECTIONS
+
+
+class Found:
+    """The records of a setting's jobs; what is not there is None, or an empty list."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records = {record["name"]: record for record in records}
+
+    def of(self, name: str) -> Any:
+        """What a job found."""
+        record = self.records.get(name)
+        return None if record is None else record["found"]
+
+    def several(self, form: str, names: tuple[str, ...]) -> dict[str, Any]:
+        """name -> what the job `form` % name found; empty unless all are there."""
+        found = {name: self.of(form % name) for name in names}
+        return {} if None in found.values() else found
+
+    def seeds(self, kind: str, strategy: str, value: str, task: str = "") -> list[float]:
+        """One value of seeds 0, 1, …, as far as they are there."""
+        values: list[float] = []
+        while (one := self.of(f"{kind}.{file_name(strategy)}.{len(values)}{task and '.' + task}")) is not None:
+            values.append(one[value])
+        return values
+
+    def downstream(self, strategy: str) -> list[float]:
+        """Mean score (points) over the capped tasks, of every seed that has all."""
+        several = [self.seeds("downstream", strategy, "score", task) for task in CAPPED]
+        return [100 * statistics.fmean(scores) for scores in zip(*several, strict=False)]
+
+    def alms(self) -> dict[str, Any]:
+        return self.several("alm.whole.%s", DIRECTIONS)
+
+    @property
+    def matched(self) -> list[float]:
+        return self.downstream(MATCHED)
+
+    @property
+    def control(self) -> list[float]:
+        return self.downstream(CONTROL)
+
+    @property
+    def seconds(self) -> float:
+        """Of all jobs together."""
+        return sum(float(record["seconds"]) for record in self.records.values())

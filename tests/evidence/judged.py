@@ -1,0 +1,115 @@
+"""Every verdict that what was found allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import verdicts
+from arms import BEYOND, CONTROL, EXPLORED
+from found import Found
+from gradients import CHECKPOINTS
+from verdicts import NOT_TESTED, Verdict
+
+SMALL_ALPHAS = ("hardness, α 0.001", "hardness, α 0.005")
+DEFAULT = "hardness, α 0.005"
+STARTS = {"continued": "from a base", "scratch": "from scratch"}
+ROWS = ("1", "2", "3a", "3b", "3c", "4a", "4b", "4c", "5a", "5b", "5c, from a base", "5c, from scratch", "6")
+"""Rows of claims.md that have a verdict."""
+
+
+def judged(found: Found) -> list[Verdict]:
+    """One a row, in order; NOT_TESTED where the jobs it needs are not done."""
+    made = {verdict.row: verdict for verdict in (rule(found) for rule in RULES) if verdict is not None}
+    return [made.get(row, Verdict(row, NOT_TESTED, "–")) for row in ROWS]
+
+
+def _one(name: str, rule: Callable[..., Verdict]) -> Callable[[Found], Verdict | None]:
+    return lambda found: None if found.of(name) is None else rule(found.of(name))
+
+
+def _1(found: Found) -> Verdict | None:
+    curves = found.several("curve.%s", ("small", "large"))
+    return verdicts.claim_1(curves) if curves else None
+
+
+def _3b(found: Found) -> Verdict | None:
+    return verdicts.claim_3b(found.alms()) if found.alms() else None
+
+
+def _4a(found: Found) -> Verdict | None:
+    hard = found.downstream("hardness, α 0")
+    return verdicts.claim_4a({"α 0": hard}, found.control) if hard and found.control else None
+
+
+def _4b(found: Found) -> Verdict | None:
+    several = {name: found.downstream(name) for name in SMALL_ALPHAS}
+    return verdicts.claim_4b(several, found.control) if all(several.values()) and found.control else None
+
+
+def _4c(found: Found) -> Verdict | None:
+    losses = {name: found.seeds("continued", name, "loss") for name in SMALL_ALPHAS}
+    if not found.matched or not all(losses.values()):
+        return None
+    best = min(losses, key=lambda name: sum(losses[name]) / len(losses[name]))
+    return verdicts.claim_4c({best: found.downstream(best)}, found.matched)
+
+
+def _5(rule: Callable[..., Verdict]) -> Callable[[Found], Verdict | None]:
+    def apply(found: Found) -> Verdict | None:
+        several = found.several("gradients.%s", CHECKPOINTS)
+        return rule(several) if several else None
+
+    return apply
+
+
+def explored_losses(found: Found, start: str) -> dict[str, list[float]]:
+    """K -> loss on uniform masks; K = 7 from a base is what fully-explored makes of a rate of 15 %."""
+    names = {"K 7": "fully-explored"} if start == "continued" else {}
+    names = {name.split(", ")[1]: name for name in EXPLORED} | names
+    return {k: found.seeds(start, name, "loss") for k, name in names.items()}
+
+
+def _5c(start: str) -> Callable[[Found], Verdict | None]:
+    def apply(found: Found) -> Verdict | None:
+        losses, control = explored_losses(found, start), found.seeds(start, CONTROL, "loss")
+        return verdicts.claim_5c(losses, control, STARTS[start]) if control and all(losses.values()) else None
+
+    return apply
+
+
+RULES: tuple[Callable[[Found], Verdict | None], ...] = (
+    _1,
+    _one("agreement", verdicts.claim_2),
+    _one("concentration", verdicts.claim_3a),
+    _3b,
+    _one("depth", verdicts.claim_3c),
+    _4a,
+    _4b,
+    _4c,
+    _5(verdicts.claim_5a),
+    _5(verdicts.claim_5b),
+    _5c("continued"),
+    _5c("scratch"),
+    _one("in-sample", verdicts.claim_6),
+)
+
+
+def beyond_losses(found: Found) -> dict[str, list[float]]:
+    losses = {name: found.seeds("continued", name, "loss") for name in BEYOND}
+    return {name: values for name, values in losses.items() if values}
+
+
+def candidates(found: Found) -> list[str]:
+    """Strategies beyond the papers' that could become the default, were they no worse downstream; none before all
+    seeds of all are there."""
+    losses, default = beyond_losses(found), found.seeds("continued", DEFAULT, "loss")
+    if len(losses) < len(BEYOND) or min(map(len, losses.values())) < len(default) or not default:
+        return []
+    return verdicts.better_than_default(losses, default)
+
+
+def recommended(found: Found) -> list[str]:
+    """Those that are better and no worse."""
+    scores = {name: found.downstream(name) for name in BEYOND}
+    losses, default = beyond_losses(found), found.seeds("continued", DEFAULT, "loss")
+    return verdicts.recommended(losses, default, scores, found.downstream(DEFAULT)) if candidates(found) else []

@@ -1,0 +1,155 @@
+"""Tables of strategies: the papers' and those beyond, fully-explored masks over K, samples of tasks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import judged
+from arms import CONTROL, MATCHED, PAPERS, file_name
+from cells import difference, signed, test_of
+from found import Found
+from settings import CAPPED, SAMPLED
+from verdicts import Difference, differences
+
+from hardmask.pipeline.tables import Table
+
+TASKS = {"sst2": "SST-2", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI", "qqp": "QQP"}
+
+
+def strategy_table(found: Found) -> Table | None:
+    names = [name for name in (*PAPERS, MATCHED) if found.seeds("continued", name, "loss")]
+    return (
+        _strategies(found, names, CONTROL, "4. Strategies, continued from the same bases") if CONTROL in names else None
+    )
+
+
+def beyond_table(found: Found) -> Table | None:
+    names = [judged.DEFAULT, *judged.beyond_losses(found)]
+    if len(names) < 2 or not found.seeds("continued", judged.DEFAULT, "loss"):
+        return None
+    table = _strategies(found, names, judged.DEFAULT, "Beyond the papers: what could be the default")
+    lower = ", ".join(judged.candidates(found)) or "none"
+    better = ", ".join(judged.recommended(found)) or "none"
+    notes = [
+        *table.notes,
+        f"Lower loss than {judged.DEFAULT} by both tests, corrected for {len(names) - 1} strategies: {lower}. Of "
+        f"these, no worse downstream: {better}.",
+        *_matched_alphas(found),
+    ]
+    return Table(table.title, table.heads, table.rows, notes=notes)
+
+
+def _matched_alphas(found: Found) -> list[str]:
+    one = found.of("alphas")
+    if one is None:
+        return []
+    texts = [f"{name} {one[name]['alpha']:g} ({one[name]['nats']:.3f} nats)" for name in one if name != "wanted"]
+    return [
+        f"α at which masks have as many mean nats as perplexity's at 0.005 ({one['wanted']:.3f}): {', '.join(texts)}; "
+        "0 where even that is softer."
+    ]
+
+
+def _strategies(found: Found, names: Sequence[str], control: str, title: str) -> Table:
+    """Loss, accuracy and downstream scores: the control's own, the others' differences to it, paired by seed."""
+    rows, tests = [], []
+    for name in names:
+        loss, accuracy = (found.seeds("continued", name, key) for key in ("loss", "accuracy"))
+        tasks = [found.seeds("downstream", name, "score", task) for task in CAPPED]
+        mean = found.downstream(name)
+        masks = found.of(f"masks.{file_name(name)}")
+        one = found.of(f"continued.{file_name(name)}.0")
+        cells = [name, f"{one['steps']:,} × {one['rows_an_update']}", "–" if masks is None else f"{masks['nats']:.2f}"]
+        if name == control:
+            cells += [f"{statistics.fmean(loss):.4f}", f"{100 * statistics.fmean(accuracy):.2f} %"]
+        else:
+            for values, of, scale, digits in ((loss, "loss", 1, 4), (accuracy, "accuracy", 100, 2)):
+                tests.append((of, test_of(values, found.seeds("continued", control, of), scale)))
+                cells.append(difference(tests[-1][1], digits))
+        cells += [f"{100 * statistics.fmean(task):.1f}" if task else "–" for task in tasks]
+        if name == control:
+            cells.append(f"{statistics.fmean(mean):.2f}" if mean else "–")
+        elif mean and found.downstream(control):
+            tests.append(("mean", test_of(mean, found.downstream(control), 1)))
+            cells.append(difference(tests[-1][1], 2))
+        else:
+            cells.append("–")
+        rows.append(cells)
+    heads = [
+        "strategy",
+        "updates × rows",
+        "nats of masks",
+        "loss (nats)",
+        "accuracy",
+        *(TASKS[t] for t in CAPPED),
+        "mean of both",
+    ]
+    seeds = len(found.seeds("continued", control, "loss"))
+    notes = [
+        f"Loss and accuracy on uniform 15 % masks of held-out text; {control}'s own, others minus that, paired by "
+        f"{seeds} seeds, with 95 % t-intervals, not corrected for how many there are. Nats of masks: mean over both "
+        "directions.",
+        _detectable(tests),
+        *_downstream_notes(found),
+    ]
+    return Table(title, heads, rows, notes=[note for note in notes if note])
+
+
+def _detectable(tests: Sequence[tuple[str, Any]]) -> str:
+    texts = []
+    for of, what in (("loss", "nats of loss"), ("accuracy", "points of accuracy"), ("mean", "points downstream")):
+        values = [test["detectable"] for name, test in tests if name == of and test and test["detectable"] is not None]
+        if values:
+            texts.append(f"{statistics.median(values):.2g} {what}")
+    return f"Found four times in five (median over strategies): {', '.join(texts)}." if texts else ""
+
+
+def _downstream_notes(found: Found) -> list[str]:
+    texts = []
+    for task in CAPPED:
+        one = found.of(f"downstream.{CONTROL}.0.{task}")
+        if one is not None:
+            texts.append(
+                f"{TASKS[task]} ({one['metric']}, at most {one['rows']:,} training rows, {one['dev_rows']:,} dev rows, "
+                f"{100 * one['constant']:.1f} by saying always the same)"
+            )
+    return [f"Downstream: {'; '.join(texts)}."] if texts else []
+
+
+def sample_table(found: Found) -> Table | None:
+    names = [name for name in PAPERS if found.of(f"downstream.{file_name(name)}.0.{SAMPLED[0]}")]
+    if not names:
+        return None
+    rows = []
+    for name in names:
+        several = [found.seeds("downstream", name, "score", task) for task in SAMPLED]
+        rows.append([name, *(" ".join(f"{100 * score:.1f}" for score in scores) for scores in several)])
+    constant = [found.of(f"downstream.{CONTROL}.0.{task}") for task in SAMPLED]
+    rows.append(["always the same", *(f"{100 * one['constant']:.1f}" if one else "–" for one in constant)])
+    note = "Samples, not the tasks: 9,000 training rows of each at hand, and their 1,000 dev rows; one number a seed."
+    capped = f" At most {constant[0]['rows']:,} rows are trained on." if constant[0] else ""
+    heads = ["strategy", *(f"{TASKS[task]} sample" for task in SAMPLED)]
+    return Table("Samples of three tasks, accuracy", heads, rows, notes=[note + capped])
+
+
+def explored_table(found: Found) -> Table | None:
+    rows = []
+    for start, text in judged.STARTS.items():
+        losses, control = judged.explored_losses(found, start), found.seeds(start, CONTROL, "loss")
+        if not control:
+            continue
+        rows.append([f"random, {text}", f"{statistics.fmean(control):.4f}", "", "", ""])
+        tested = differences({k: values for k, values in losses.items() if values}, control)
+        rows += [[f"{d.name}, {text}", *_tested(d)] for d in tested]
+    if not rows:
+        return None
+    heads = ["strategy", "loss (nats), difference", "p (t)", "p (signs)", "found by 80 %"]
+    note = "Equal rows through the model: K masks of a text each take a row. p after Holm's correction over K."
+    return Table("5c. Fully-explored masks over K", heads, rows, notes=[note])
+
+
+def _tested(d: Difference) -> list[str]:
+    low = "–" if d.test.detectable is None else f"{d.test.detectable:.4f}"
+    return [signed(d.test.difference, 4), f"{d.p_t:.3f}", f"{d.p_sign_flip:.3f}", low]

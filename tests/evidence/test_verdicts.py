@@ -1,0 +1,164 @@
+"""Every verdict follows its rule, both ways, and says nothing where the rule does."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import verdicts
+from verdicts import HELD, NOT_HELD, UNDECIDED
+
+FLAT = [[0.0, -0.1, 0.1]]
+RNG = np.random.default_rng(0)
+CONTROL = (60 + RNG.normal(0, 0.5, 8)).tolist()
+
+
+def shifted(by, seeds=8):
+    return [value + by + 0.05 * (-1) ** n for n, value in enumerate(CONTROL[:seeds])]
+
+
+def curve(ratio, rises=FLAT):
+    return {"ratio": [ratio], "rise_nats": rises}
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        (curve([6.0, 5.0, 7.0]), curve([3.0, 2.1, 4.0]), HELD),
+        (curve([6.0, 5.0, 7.0]), curve([3.0, 1.9, 4.0]), UNDECIDED),
+        (curve([1.5, 1.2, 1.9]), curve([1.2, 1.1, 1.3]), NOT_HELD),
+        (curve([1.5, 1.2, 2.1]), curve([1.2, 1.1, 1.3]), UNDECIDED),
+        (curve([6.0, 5.0, 7.0]), curve([3.0, 2.1, 4.0], [[0.1, 0.01, 0.2]]), UNDECIDED),
+    ],
+)
+def test_hard_masks_are_hard_for_both_sizes_and_never_harder_with_alpha(small, large, expected):
+    assert verdicts.claim_1({"small": small, "large": large}).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("overlap", "more", "expected"),
+    [
+        ([0.40, 0.35, 0.45], [0.05, 0.01, 0.09], HELD),
+        ([0.29, 0.28, 0.31], [0.05, 0.01, 0.09], UNDECIDED),
+        ([0.40, 0.35, 0.45], [0.01, -0.01, 0.03], UNDECIDED),
+        ([0.40, 0.35, 0.45], [-0.05, -0.09, -0.01], NOT_HELD),
+    ],
+)
+def test_the_alm_must_beat_frequency_and_thirty_percent(overlap, more, expected):
+    against = {"ALM": {"overlap": overlap}, "frequency": {"overlap": [0.3, 0.2, 0.4]}}
+    assert verdicts.claim_2({"against": against, "alm_minus_frequency": more}).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [([0.6, 0.51, 0.7], HELD), ([0.4, 0.3, 0.49], NOT_HELD), ([0.5, 0.4, 0.6], UNDECIDED)],
+)
+def test_hardness_is_concentrated_where_half_of_p_lies_in_fifteen_percent(held, expected):
+    assert verdicts.claim_3a({"hardest_15_percent": held}).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "tokens", "expected"),
+    [(0.5, 200_000_000, HELD), (0.3, 200_000_000, NOT_HELD), (0.5, 99_000_000, UNDECIDED), (0.1, 1, UNDECIDED)],
+)
+def test_accuracy_is_judged_behind_enough_tokens_alone(accuracy, tokens, expected):
+    one = {"held_out_accuracy": accuracy, "tokens": tokens}
+    assert verdicts.claim_3b({"forward": one, "backward": one}).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("hardest", "masks", "expected"),
+    [(0.75, 0.85, HELD), (0.6, 0.6, NOT_HELD), (0.6, 0.85, UNDECIDED), (0.66, 0.7, UNDECIDED)],
+)
+def test_a_shallow_alm_is_held_against_the_same_depth_of_another_seed(hardest, masks, expected):
+    ceiling = {"hardest": [0.8, 0, 1], "masks": [0.9, 0, 1]}
+    shallow = {"hardest": [hardest, 0, 1], "masks": [masks, 0, 1]}
+    assert verdicts.claim_3c({"shallow": shallow, "another seed": ceiling, "layers": [6, 2]}).verdict == expected
+
+
+def test_downstream_claims_follow_the_sign_of_what_both_tests_find():
+    up, down, same = shifted(2.0), shifted(-2.0), shifted(0.0)
+    assert verdicts.claim_4a({"α 0": down}, CONTROL).verdict == HELD
+    assert verdicts.claim_4a({"α 0": up}, CONTROL).verdict == NOT_HELD
+    assert verdicts.claim_4a({"α 0": same}, CONTROL).verdict == UNDECIDED
+    assert verdicts.claim_4b({"a": same, "b": up}, CONTROL).verdict == HELD
+    assert verdicts.claim_4b({"a": down, "b": down}, CONTROL).verdict == NOT_HELD
+    assert verdicts.claim_4b({"a": same, "b": down}, CONTROL).verdict == UNDECIDED
+    assert verdicts.claim_4c({"a": up}, CONTROL).verdict == HELD
+    assert verdicts.claim_4c({"a": down}, CONTROL).verdict == NOT_HELD
+
+
+def test_six_seeds_can_decide_and_five_cannot():
+    """What claims.md says of the sign-flip test."""
+    assert verdicts.claim_4c({"a": shifted(9.0, 6)}, CONTROL[:6]).verdict == HELD
+    assert verdicts.claim_4c({"a": shifted(9.0, 5)}, CONTROL[:5]).verdict == UNDECIDED
+
+
+def test_only_seeds_that_both_have_are_compared():
+    assert verdicts.differences({"a": shifted(1.0)}, CONTROL[:6])[0].test.seeds == 6
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "a", "b"),
+    [
+        ((0.5, 0.6, 0.7), (0.8, 0.9, 0.99), HELD, NOT_HELD),
+        ((0.5, 0.6, 0.7), (0.8, 0.9, 1.01), UNDECIDED, NOT_HELD),
+        ((1.01, 0.6, 0.7), (1.1, 0.9, 0.99), NOT_HELD, NOT_HELD),
+        ((-0.3, -0.2, -0.1), (-0.2, -0.1, -0.05), HELD, HELD),
+        ((-0.3, -0.2, -0.1), (-0.2, -0.1, 0.05), HELD, UNDECIDED),
+    ],
+)
+def test_gradients_must_agree_at_every_checkpoint(lows, highs, a, b):
+    found = {
+        at: {"explored": {"7": {"ratio": (low + high) / 2, "low": low, "high": high}}, "slope": [0, low, high]}
+        for at, low, high in zip(("scratch", "base", "continued"), lows, highs, strict=True)
+    }
+    assert verdicts.claim_5a(found).verdict == a
+    assert verdicts.claim_5b(found).verdict == b
+
+
+def test_exploring_helps_where_any_k_has_a_lower_loss():
+    low, high, same = shifted(-1.0), shifted(1.0), shifted(0.0)
+    assert verdicts.claim_5c({"K 2": high, "K 4": same, "K 7": low}, CONTROL, "from a base").verdict == HELD
+    assert verdicts.claim_5c({"K 2": high, "K 4": high}, CONTROL, "from a base").verdict == NOT_HELD
+    assert verdicts.claim_5c({"K 2": high, "K 4": same}, CONTROL, "from a base").verdict == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [([0.02, 0.01, 0.04], HELD), ([0.2, 0.11, 0.3], NOT_HELD), ([0.07, 0.04, 0.12], UNDECIDED)],
+)
+def test_in_sample_scoring_is_harmless_below_five_points(more, expected):
+    assert verdicts.claim_6({"half-a": {"more": more, "gap_nats": [0.1, 0.0, 0.2]}}).verdict == expected
+
+
+def test_holm_by_hand():
+    assert verdicts.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_never_lowers(values):
+    adjusted = verdicts.holm(dict(enumerate(values)))
+    assert all(value <= adjusted[n] <= min(1, len(values) * max(values)) for n, value in enumerate(values))
+    assert adjusted[min(adjusted, key=lambda n: values[n])] == pytest.approx(min(1, len(values) * min(values)))
+    ranked = sorted(range(len(values)), key=lambda n: values[n])
+    assert all(adjusted[one] <= adjusted[other] for one, other in itertools.pairwise(ranked))
+    assert max(adjusted.values()) <= 1
+
+
+def test_a_default_must_be_better_by_loss_and_no_worse_downstream():
+    losses = {"lower": shifted(-1.0), "lower, worse": shifted(-1.0), "higher": shifted(1.0), "same": shifted(0.0)}
+    scores = {"lower": shifted(0.0), "lower, worse": shifted(-2.0), "higher": shifted(3.0)}
+    assert verdicts.better_than_default(losses, CONTROL) == ["lower", "lower, worse"]
+    assert verdicts.recommended(losses, CONTROL, scores, CONTROL) == ["lower"]
+    assert verdicts.recommended(losses, CONTROL, {}, CONTROL) == []
