@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from arms import CONTROL, SEED, path_of
 from jobs import Context
-from material import base_path, base_settings, settings_of
+from material import base_path, base_settings, fresh_encoder, settings_of
 
 from hardmask.pipeline.distributed import choose_device
 from hardmask.pipeline.masking_config import MaskingConfig
@@ -28,12 +28,18 @@ DIVISIONS, PAIRS, DIMENSIONS = 6, 4, 1_024
 def scratch(context: Context) -> dict[str, Any]:
     """The encoder a few updates from scratch, at the rate a base has then: its schedule is the base's, cut short."""
     run, folder = settings_of(context, ""), context.run_folder()
-    steps = context.setting.scratch_steps
+    steps, whole = context.setting.scratch_steps, base_settings(context, "small")
+    reached = whole.lr * min(1.0, steps / (whole.warmup * (whole.steps or 1)))
     mlm = dataclasses.replace(
-        base_settings(context, "small"), name="scratch", steps=steps, warmup=1.0, seed=SEED, order_seed=SEED
+        whole,
+        name="scratch",
+        init=str(fresh_encoder(context, "small", SEED)),
+        steps=steps,
+        lr=reached,
+        warmup=1.0,
+        seed=SEED,
+        order_seed=SEED,
     )
-    rate = mlm.lr * steps / max(1, round(mlm.warmup * (base_settings(context, "small").steps or 1)))
-    mlm = dataclasses.replace(mlm, lr=min(base_settings(context, "small").lr, rate))
     pretrain_one(run, folder, mlm, MaskingConfig(preset="random", seed=SEED), scratch_path(context))
     return {"steps": steps, "lr": mlm.lr}
 

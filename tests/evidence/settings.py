@@ -86,7 +86,7 @@ class Setting:
 
 def bpe() -> str:
     """RoBERTa's tokenizer: vocab.json and merges.txt."""
-    return str(data("roberta-bpe"))
+    return str(data("bpe"))
 
 
 def data(name: str) -> Path:
@@ -96,7 +96,7 @@ def data(name: str) -> Path:
 
 
 def _encoder(layers: int, width: int, heads: int, **others: object) -> MlmConfig:
-    values = {"layers": layers, "width": width, "heads": heads, "ffn": 4 * width, "init": "scratch", **others}
+    values = {"layers": layers, "width": width, "heads": heads, "ffn": 4 * width, **others}
     return MlmConfig(**values)  # type: ignore[arg-type]
 
 
@@ -104,17 +104,17 @@ _ROWS = {"batch_sequences": 28, "dropout": 0.0}  # 28 divides by K = 2, 4 and 7:
 
 CPU = Setting(
     name="cpu",
-    source_bytes=1_000_000,
+    source_bytes=700_000,
     vocabulary=4_096,
     length=128,
-    held_out=0.05,
+    held_out=0.08,
     device="cpu",
     workers=2,
     threads=1,
     alm=AlmConfig(layers=4, width=128, heads=4, ffn=512, epochs=2.0, batch_sequences=16, lr=2e-3, dropout=0.0),
     small_layers=2,
-    mlm=_encoder(2, 128, 4, steps=1_500, lr=3e-3, eval_sequences=192, **_ROWS),
-    large=_encoder(4, 192, 6, steps=600, lr=2e-3, eval_sequences=192, **_ROWS),
+    mlm=_encoder(2, 128, 4, steps=1_200, lr=3e-3, eval_sequences=160, **_ROWS),
+    large=_encoder(4, 192, 6, steps=500, lr=2e-3, eval_sequences=160, **_ROWS),
     continued_steps=100,
     continued_lr=1e-3,
     seeds=8,
@@ -124,7 +124,7 @@ CPU = Setting(
     rows=384,
     texts=32,
     scratch_steps=100,
-    glue=GlueConfig(lr=(5e-4,), batch_rows=(32,), dropout=(0.0,), epochs=3.0, max_rows=2_000, max_tokens=128),
+    glue=GlueConfig(lr=(5e-4,), batch_rows=(32,), dropout=(0.0,), epochs=3.0, max_rows=1_500, max_tokens=128),
 )
 
 GPU = dataclasses.replace(
