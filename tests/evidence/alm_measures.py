@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from jobs import Context
 from material import EDGE, settings_of, tokens_metadata
-from resampling import Interval, documents_of, hardest, interval, overlap, resampled_means
+from resampling import Interval, documents_of, hardest, interval, overlap, overlaps, resampled_means
 
 from hardmask.pipeline.distributed import choose_device
 from hardmask.pipeline.masking_config import MaskingConfig
@@ -57,7 +58,7 @@ def concentration(context: Context) -> dict[str, Any]:
     ends = content & ((place <= EDGE) | (place >= rows.length[:, None].astype(np.int64) - 1 - EDGE))
     found["ends"] = {}
     for name, alpha in (("hardness, α 0", 0.0), ("hardness, α 0.005", 0.005), ("random", math.inf)):
-        masked = drawn(context, rows, MaskingConfig(preset="hardness", alpha=alpha, seed=MASK_SEED))
+        masked = masks_at(context, rows, alpha)
         of_ends = (masked & ends).sum() / ends.sum()
         found["ends"][name] = float(of_ends / ((masked & content & ~ends).sum() / (content & ~ends).sum()))
     found["sequences"] = len(rows)
@@ -111,8 +112,10 @@ def rows_of(context: Context, part: str) -> Rows:
     return rows
 
 
-def masks_at(context: Context, rows: Rows) -> np.ndarray:
-    masking = MaskingConfig(preset="hardness", alpha=context.setting.masks_alpha, seed=MASK_SEED)
+def masks_at(context: Context, rows: Rows, at_512: float | None = None) -> np.ndarray:
+    """[N, L] bool: masks of an α as at 512 tokens, with the same random bits for the same rows."""
+    at_512 = context.setting.masks_alpha if at_512 is None else at_512
+    masking = MaskingConfig(preset="hardness", alpha=context.setting.alpha(at_512), seed=MASK_SEED)
     return drawn(context, rows, masking)
 
 
@@ -121,13 +124,18 @@ def depth(context: Context) -> dict[str, Any]:
     rows = rows_of(context, "half-b")
     content, documents = content_of(rows, tokens_metadata(context)), documents_of(rows)
     deep, again, shallow = (scored(context, part, rows) for part in ("half-a", "half-a-again", "half-a-shallow"))
-    found = {
-        name: {
-            "hardest": overlap(hardest(alm_nats(deep), content), hardest(alm_nats(other), content), documents),
-            "masks": overlap(masks_at(context, deep), masks_at(context, other), documents),
-        }
-        for name, other in (("shallow", shallow), ("another seed", again))
+    several = {"shallow": shallow, "another seed": again}
+    sets: dict[str, Callable[[Rows], np.ndarray]] = {
+        "hardest": lambda of: hardest(alm_nats(of), content),
+        "masks": lambda of: masks_at(context, of),
     }
+    found: dict[str, Any] = {name: {} for name in (*several, "over another seed")}
+    for what, chosen in sets.items():
+        own = chosen(deep)
+        means = {name: overlaps(own, chosen(other), documents) for name, other in several.items()}
+        for name, values in means.items():
+            found[name][what] = interval(values)
+        found["over another seed"][what] = interval(means["shallow"] / np.maximum(means["another seed"], 1e-9))
     nats = {name: float(alm_nats(of)[content].mean()) for name, of in (("deep", deep), ("shallow", shallow))}
     layers = [settings_of(context, part).alm.layers for part in ("half-a", "half-a-shallow")]
     return {**found, "nats": nats, "layers": layers, "sequences": len(rows)}

@@ -29,8 +29,10 @@ from hardmask.stage2_pretrain.pretrain import pretrain_one
 
 SEED = 1_000  # continuation s has this seed more than s, so that none is a base's
 MATCHED = "random, matched"
+MATCHED_SEEDS = 6
 CONTROL = "random"
-ANNEALED = 1.0  # stands for an α of infinity, to which no line leads: masks are uniform to 0.2 %
+SOFT = 0.1
+"""α, as at 512 tokens, that stands for infinity, to which no line leads."""
 TRANSFORMS = ("power", "nll")
 PASSES = 4
 
@@ -50,6 +52,16 @@ def _plain(**settings: Any) -> Strategy:
     return Strategy(lambda _: MaskingConfig(**settings))
 
 
+def _hardness(alpha: float, **settings: Any) -> Strategy:
+    """Hardness with an α as at 512 tokens."""
+    return Strategy(lambda context: hardness_masks(context, alpha, **settings))
+
+
+def hardness_masks(context: Context, at_512: float = 0.005, **settings: Any) -> MaskingConfig:
+    """The strategy `settings` name, else hardness, with an α as at 512 tokens."""
+    return MaskingConfig(**{"preset": "hardness", **settings}, alpha=context.setting.alpha(at_512))
+
+
 def _matched_nats(transform: str) -> Strategy:
     def masking(context: Context) -> MaskingConfig:
         found = context.result("alphas")[transform]
@@ -58,26 +70,38 @@ def _matched_nats(transform: str) -> Strategy:
     return Strategy(masking, needs=("alphas",))
 
 
+def _annealed(context: Context, first: float, last: float) -> MaskingConfig:
+    return hardness_masks(context, first, alpha_end=context.setting.alpha(last), schedule="linear")
+
+
 PAPERS = {
     CONTROL: _plain(preset="random"),
-    "hardness, α 0": _plain(preset="hardness", alpha=0.0),
-    "hardness, α 0.001": _plain(preset="hardness", alpha=0.001),
-    "hardness, α 0.005": _plain(preset="hardness", alpha=0.005),
+    "hardness, α 0": _hardness(0.0),
+    "hardness, α 0.001": _hardness(0.001),
+    "hardness, α 0.005": _hardness(0.005),
     "whole-word": _plain(preset="whole-word"),
     "span": _plain(preset="span"),
     "pmi": Strategy(lambda _: MaskingConfig(preset="pmi"), needs=("pmi",)),
     "fully-explored": _plain(preset="fully-explored"),
 }
-BEYOND = {
+BEYOND: dict[str, Strategy] = {
     "perplexity^½": _matched_nats("power"),
     "nll": _matched_nats("nll"),
-    "hardness, at most 10 nats": _plain(preset="hardness", transform="clip", clip_nats=10.0),
+    "hardness, at most 10 nats": _hardness(0.005, transform="clip", clip_nats=10.0),
     "adaptive": _plain(preset="adaptive"),
-    "hardness-word": _plain(preset="hardness-word"),
-    "hardness, ends left out": Strategy(lambda _: MaskingConfig(preset="hardness"), part="edges", needs=("edges",)),
-    "α 0.001 → ∞": _plain(preset="hardness", alpha=0.001, alpha_end=ANNEALED, schedule="linear"),
-    "α ∞ → 0.001": _plain(preset="hardness", alpha=ANNEALED, alpha_end=0.001, schedule="linear"),
+    "hardness-word": _hardness(0.005, preset="hardness-word"),
+    "hardness, ends left out": Strategy(hardness_masks, part="edges", needs=("edges",)),
+    "α 0.001 → ∞": Strategy(lambda context: _annealed(context, 0.001, SOFT)),
+    "α ∞ → 0.001": Strategy(lambda context: _annealed(context, SOFT, 0.001)),
 }
+QUESTIONS = (
+    ("perplexity^½", "nll"),
+    ("adaptive", "hardness, at most 10 nats"),
+    ("hardness-word",),
+    ("hardness, ends left out",),
+    ("α 0.001 → ∞", "α ∞ → 0.001"),
+)
+"""Rows of the table of what lies beyond the papers."""
 EXPLORED = {f"fully-explored, K {k}": _plain(preset="fully-explored", groups=k) for k in (2, 4, 7)}
 STRATEGIES = {**PAPERS, **BEYOND, **EXPLORED}
 
@@ -129,10 +153,7 @@ def train_strategy(context: Context, name: str, seed: int, *, scratch: bool = Fa
     return {
         "loss": done["held_out_uniform_loss"],
         "accuracy": done["held_out_uniform_accuracy"],
-        "own_loss": done["held_out_own_loss"],
-        "over_alpha": [[one["alpha"], one["loss"]] for one in done["over_alpha"]],
         "steps": done["steps"],
-        "sequences_an_update": mlm.batch_sequences,
         "rows_an_update": mlm.batch_sequences * arm.copies,
         "seconds": done["seconds"],
     }
@@ -160,7 +181,7 @@ def alphas(context: Context) -> dict[str, Any]:
         assert found is not None
         return found
 
-    wanted = nats(MaskingConfig(preset="hardness"))
+    wanted = nats(hardness_masks(context))
     result: dict[str, Any] = {"wanted": wanted}
     for transform in TRANSFORMS:
         hard = MaskingConfig(preset="hardness", transform=transform, alpha=0.0)
@@ -172,7 +193,7 @@ def alphas(context: Context) -> dict[str, Any]:
             middle = (low + high) / 2
             softer = nats(dataclasses.replace(hard, alpha=math.exp(middle))) < wanted
             low, high = (low, middle) if softer else (middle, high)
-        alpha = float(f"{math.exp((low + high) / 2):.3g}")
+        alpha = float(f"{math.exp((low + high) / 2):.3g}")  # as it is at this length
         result[transform] = {"alpha": alpha, "nats": nats(dataclasses.replace(hard, alpha=alpha))}
     return result
 

@@ -20,7 +20,6 @@ def test_of(values: Sequence[float], control: Sequence[float], scale: float) -> 
         "difference": test.difference,
         "half": test.smallest_significant or 0.0,
         "detectable": test.detectable,
-        "seeds": test.seeds,
     }
 
 

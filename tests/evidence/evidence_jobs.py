@@ -11,7 +11,7 @@ import gradients
 import judged
 import material
 import measures
-from arms import BEYOND, CONTROL, EXPLORED, MATCHED, PAPERS, STRATEGIES, file_name
+from arms import BEYOND, CONTROL, EXPLORED, MATCHED, MATCHED_SEEDS, PAPERS, STRATEGIES, file_name
 from found import Found
 from jobs import Context, Job
 from results import about_this_run, gpu_state
@@ -20,51 +20,37 @@ from state import read_results
 
 from hardmask.pipeline.runfolder import DIRECTIONS
 
-MATCHED_SEEDS = 6
 SAMPLED_STRATEGIES = (CONTROL, "hardness, α 0.005")
 
 
 def table(context: Context) -> dict[str, Job]:
     """Name -> job. What depends on results appears once they are there."""
     setting, jobs = context.setting, list(_material(context))
-    sizes, bases = ("large", "small"), range(setting.bases)
-    all_bases = {size: tuple(f"base.{size}.{seed}" for seed in bases) for size in sizes}
-    jobs += [_trained(name, seed, setting.bases) for seed in range(setting.seeds) for name in PAPERS]
-    for size in ("small", "large"):
-        jobs += [Job(f"curve.{size}", partial(measures.curve, size=size), all_bases[size])]
+    bases = {size: tuple(f"base.{size}.{seed}" for seed in range(setting.bases)) for size in ("small", "large")}
+    explored = [name for name in EXPLORED if not name.endswith(" 7")]  # K 7 is what a rate of 0.15 makes
+    for seed in range(setting.seeds):
+        jobs += [_trained(name, seed, setting.bases) for name in (*PAPERS, *BEYOND, *explored)]
+    jobs += [Job(f"curve.{size}", partial(measures.curve, size=size), bases[size]) for size in bases]
     jobs += [
-        Job("agreement", measures.agreement, all_bases["small"]),
+        Job("agreement", measures.agreement, bases["small"]),
         Job("concentration", alm_measures.concentration, ("hardness",)),
         Job("depth", alm_measures.depth, (*_alms("half-a", "half-a-again", "half-a-shallow"), "tokens.half-b")),
         Job("in-sample", alm_measures.in_sample, _alms("half-a", "half-a-again", "half-b")),
         *_gradients(),
     ]
-    jobs += [_downstream(name, s, task) for s in range(setting.downstream_seeds) for name in PAPERS for task in CAPPED]
-    jobs += [_trained(name, seed, setting.bases) for seed in range(setting.seeds) for name in BEYOND]
-    whole = [
-        name for name in (*PAPERS, *BEYOND) if not STRATEGIES[name].part
-    ]  # a part's nats are not those of the text
-    jobs += [Job(f"masks.{file_name(n)}", partial(arms.masks_of, name=n), _masks_need(n)) for n in whole]
-    explored = [name for name in EXPLORED if not name.endswith(" 7")]  # K 7 is what a rate of 0.15 makes
-    jobs += [_trained(name, seed, setting.bases) for seed in range(setting.seeds) for name in explored]
-    jobs += [_from_scratch(name, seed) for seed in range(setting.seeds) for name in (CONTROL, *EXPLORED)]
-    jobs += [
-        _downstream(name, s, task)
-        for s in range(setting.sample_seeds)
-        for name in SAMPLED_STRATEGIES
-        for task in SAMPLED
-    ]
+    masks = [name for name in (*PAPERS, *BEYOND) if _known_masks(name)]
+    jobs += [Job(f"masks.{file_name(name)}", partial(arms.masks_of, name=name), _masks_need(name)) for name in masks]
+    for seed in range(setting.downstream_seeds):
+        jobs += [_downstream(name, seed, task) for name in PAPERS for task in CAPPED]
+    for seed in range(setting.seeds):
+        jobs += [_from_scratch(name, seed) for name in (CONTROL, *EXPLORED)]
+    for seed in range(setting.sample_seeds):
+        jobs += [_downstream(name, seed, task) for name in SAMPLED_STRATEGIES for task in SAMPLED]
+    for name in judged.candidates(Found(read_results(context.folder / "results"), setting)):
+        jobs += [_downstream(name, seed, task) for seed in range(setting.downstream_seeds) for task in CAPPED]
     for seed in range(min(MATCHED_SEEDS, setting.downstream_seeds)):
-        jobs += [_trained(MATCHED, seed, setting.bases)]
-        jobs += [_downstream(MATCHED, seed, task) for task in CAPPED]
-    named = {job.name: job for job in jobs}
-    for name in judged.candidates(Found(read_results(context.folder / "results"))):
-        named |= {
-            job.name: job
-            for s in range(setting.downstream_seeds)
-            for job in (_downstream(name, s, task) for task in CAPPED)
-        }
-    return named
+        jobs += [_trained(MATCHED, seed, setting.bases), *(_downstream(MATCHED, seed, task) for task in CAPPED)]
+    return {job.name: job for job in jobs}
 
 
 def _material(context: Context) -> list[Job]:
@@ -74,7 +60,7 @@ def _material(context: Context) -> list[Job]:
         return context.run_folder(part).path
 
     jobs = [
-        Job("about", lambda _: {**about_this_run(), "gpu": gpu_state()}),
+        Job("about", lambda _: {**about_this_run(), "command": "", "gpu": gpu_state()}),
         Job("text", material.text, makes=lambda c: c.folder / "text" / "half-0.txt"),
     ]
     for part in ("", *material.HALVES):
@@ -129,6 +115,11 @@ def _material(context: Context) -> list[Job]:
 
 def _alms(*parts: str) -> tuple[str, ...]:
     return tuple(f"alm.{part}.{direction}" for part in parts for direction in DIRECTIONS)
+
+
+def _known_masks(name: str) -> bool:
+    """Whether the hardness shards of the text alone tell what a strategy's masks are like."""
+    return not STRATEGIES[name].part and name != "adaptive"
 
 
 def _masks_need(name: str) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from arms import CONTROL, MATCHED, file_name
-from settings import CAPPED
+from arms import CONTROL, MATCHED, MATCHED_SEEDS, file_name
+from settings import CAPPED, Setting
 from state import Record
 
 from hardmask.pipeline.runfolder import DIRECTIONS
@@ -16,7 +16,8 @@ from hardmask.pipeline.runfolder import DIRECTIONS
 class Found:
     """The records of a setting's jobs; what is not there is None, or an empty list."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record], setting: Setting) -> None:
+        self.setting = setting
         self.records = {record["name"]: record for record in records}
 
     def of(self, name: str) -> Any:
@@ -36,10 +37,18 @@ class Found:
             values.append(one[value])
         return values
 
+    def losses(self, strategy: str, kind: str = "continued") -> list[float]:
+        """On uniform masks (nats), of all seeds; none before all are there: what is judged is not peeked at."""
+        wanted = MATCHED_SEEDS if strategy == MATCHED else self.setting.seeds
+        values = self.seeds(kind, strategy, "loss")
+        return values if len(values) >= min(wanted, self.setting.seeds) else []
+
     def downstream(self, strategy: str) -> list[float]:
-        """Mean score (points) over the capped tasks, of every seed that has all."""
+        """Mean score (points) over the capped tasks, of all seeds; none before all are there."""
+        wanted = MATCHED_SEEDS if strategy == MATCHED else self.setting.downstream_seeds
         several = [self.seeds("downstream", strategy, "score", task) for task in CAPPED]
-        return [100 * statistics.fmean(scores) for scores in zip(*several, strict=False)]
+        scores = [100 * statistics.fmean(scores) for scores in zip(*several, strict=False)]
+        return scores if len(scores) >= min(wanted, self.setting.downstream_seeds) else []
 
     def alms(self) -> dict[str, Any]:
         return self.several("alm.whole.%s", DIRECTIONS)

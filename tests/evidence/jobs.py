@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 from settings import SETTINGS, Setting
 
+from hardmask.pipeline.errors import STOPPED
 from hardmask.pipeline.publish import write_text
 from hardmask.pipeline.runfolder import RunFolder, git_commit, now
 
@@ -92,7 +95,10 @@ def do_all(
             seconds = 60 * minutes - (time.monotonic() - began)
             while ready and len(running) < context.setting.workers and seconds > 0:
                 name = ready.pop(0)
-                running[pool.submit(work, context.setting.name, context.folder, name)] = name
+                try:
+                    running[pool.submit(work, context.setting.name, context.folder, name)] = name
+                except BrokenProcessPool:  # a worker was killed, and took the others' jobs along
+                    pool = _pool(context.setting)
             if not running or seconds <= 0:
                 return failed
             ended, _ = wait(running, timeout=min(seconds, 60), return_when=FIRST_COMPLETED)
@@ -115,7 +121,19 @@ def _told(name: str, future: Future[float], others: int) -> list[str]:
 
 def _pool(setting: Setting) -> ProcessPoolExecutor:
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)  # read by torch where a process starts
-    return ProcessPoolExecutor(setting.workers, mp_context=get_context("spawn"))
+    here = os.getpid()
+    return ProcessPoolExecutor(setting.workers, get_context("spawn"), initializer=_end_with, initargs=(here,))
+
+
+def _end_with(parent: int) -> None:
+    """In a worker: end when the process that began it is gone, else it would keep others out of what it trains."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(STOPPED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def work(setting: str, folder: Path, name: str) -> float:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import verdicts
-from arms import BEYOND, CONTROL, EXPLORED
+from arms import CONTROL, EXPLORED, QUESTIONS
 from found import Found
 from gradients import CHECKPOINTS
-from verdicts import NOT_TESTED, Verdict
+from verdicts import NOT_MEASURED, Verdict
 
 SMALL_ALPHAS = ("hardness, α 0.001", "hardness, α 0.005")
 DEFAULT = "hardness, α 0.005"
 STARTS = {"continued": "from a base", "scratch": "from scratch"}
-ROWS = ("1", "2", "3a", "3b", "3c", "4a", "4b", "4c", "5a", "5b", "5c, from a base", "5c, from scratch", "6")
+ROWS = ("1", "2", "3a", "3b", "3c", "4a", "4b", "4c", "5a", "5b", "5c", "6")
 """Rows of claims.md that have a verdict."""
 
 
 def judged(found: Found) -> list[Verdict]:
-    """One a row, in order; NOT_TESTED where the jobs it needs are not done."""
+    """One a row, in order; NOT_MEASURED where the jobs it needs are not done."""
     made = {verdict.row: verdict for verdict in (rule(found) for rule in RULES) if verdict is not None}
-    return [made.get(row, Verdict(row, NOT_TESTED, "–")) for row in ROWS]
+    return [made.get(row, Verdict(row, NOT_MEASURED, "–")) for row in ROWS]
 
 
 def _one(name: str, rule: Callable[..., Verdict]) -> Callable[[Found], Verdict | None]:
@@ -47,7 +47,7 @@ def _4b(found: Found) -> Verdict | None:
 
 
 def _4c(found: Found) -> Verdict | None:
-    losses = {name: found.seeds("continued", name, "loss") for name in SMALL_ALPHAS}
+    losses = {name: found.losses(name) for name in SMALL_ALPHAS}
     if not found.matched or not all(losses.values()):
         return None
     best = min(losses, key=lambda name: sum(losses[name]) / len(losses[name]))
@@ -66,15 +66,13 @@ def explored_losses(found: Found, start: str) -> dict[str, list[float]]:
     """K -> loss on uniform masks; K = 7 from a base is what fully-explored makes of a rate of 15 %."""
     names = {"K 7": "fully-explored"} if start == "continued" else {}
     names = {name.split(", ")[1]: name for name in EXPLORED} | names
-    return {k: found.seeds(start, name, "loss") for k, name in names.items()}
+    return {k: found.losses(name, start) for k, name in names.items()}
 
 
-def _5c(start: str) -> Callable[[Found], Verdict | None]:
-    def apply(found: Found) -> Verdict | None:
-        losses, control = explored_losses(found, start), found.seeds(start, CONTROL, "loss")
-        return verdicts.claim_5c(losses, control, STARTS[start]) if control and all(losses.values()) else None
-
-    return apply
+def _5c(found: Found) -> Verdict | None:
+    starts = {text: (explored_losses(found, start), found.losses(CONTROL, start)) for start, text in STARTS.items()}
+    there = all(control and all(losses.values()) for losses, control in starts.values())
+    return verdicts.claim_5c(starts) if there else None
 
 
 RULES: tuple[Callable[[Found], Verdict | None], ...] = (
@@ -88,28 +86,24 @@ RULES: tuple[Callable[[Found], Verdict | None], ...] = (
     _4c,
     _5(verdicts.claim_5a),
     _5(verdicts.claim_5b),
-    _5c("continued"),
-    _5c("scratch"),
+    _5c,
     _one("in-sample", verdicts.claim_6),
 )
 
 
-def beyond_losses(found: Found) -> dict[str, list[float]]:
-    losses = {name: found.seeds("continued", name, "loss") for name in BEYOND}
-    return {name: values for name, values in losses.items() if values}
-
-
 def candidates(found: Found) -> list[str]:
-    """Strategies beyond the papers' that could become the default, were they no worse downstream; none before all
-    seeds of all are there."""
-    losses, default = beyond_losses(found), found.seeds("continued", DEFAULT, "loss")
-    if len(losses) < len(BEYOND) or min(map(len, losses.values())) < len(default) or not default:
-        return []
-    return verdicts.better_than_default(losses, default)
+    """Strategies beyond the papers' that could become the default, were they no worse downstream: of lower loss, after
+    correction over the arms of one question; none of a question whose seeds are not all there."""
+    better, default = [], found.losses(DEFAULT)
+    for question in QUESTIONS:
+        losses = {name: found.losses(name) for name in question}
+        if default and all(losses.values()):
+            better += verdicts.better_than_default(losses, default)
+    return better
 
 
 def recommended(found: Found) -> list[str]:
-    """Those that are better and no worse."""
-    scores = {name: found.downstream(name) for name in BEYOND}
-    losses, default = beyond_losses(found), found.seeds("continued", DEFAULT, "loss")
-    return verdicts.recommended(losses, default, scores, found.downstream(DEFAULT)) if candidates(found) else []
+    """Those that are no worse downstream."""
+    scores = {name: found.downstream(name) for name in candidates(found)}
+    there = {name: values for name, values in scores.items() if values}
+    return verdicts.no_worse(there, found.downstream(DEFAULT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from resampling import documents_of, hardest, interval, resampled_means
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from hardmask.pipeline.annotations import is_made, read_table
 from hardmask.pipeline.distributed import choose_device
 from hardmask.pipeline.masking_config import MaskingConfig
 from hardmask.pipeline.reader import Batch, spread_rows, to_batch
 from hardmask.pipeline.runfolder import DIRECTIONS
-from hardmask.pipeline.shard_folder import HELD_OUT, TRAIN, ShardFolder
+from hardmask.pipeline.shard_folder import HELD_OUT
 from hardmask.pipeline.shards import Rows
 from hardmask.pipeline.training import autocast
 from hardmask.stage2_pretrain.analysed_rows import content_of
+from hardmask.stage2_pretrain.annotate import make_annotation
 from hardmask.stage2_pretrain.masking import ALPHAS
 from hardmask.stage2_pretrain.mlm import MaskedTokens, load_mlm
 from hardmask.stage2_pretrain.presets import resolved
@@ -74,21 +77,20 @@ def slot_nats(objective: MaskedTokens, tensors: dict[str, Tensor]) -> np.ndarray
 
 
 def curve(context: Context, size: str) -> dict[str, Any]:
-    """Loss of random-mask encoders on masks of each α, mean over the bases, and its ratio to uniform masks."""
+    """Loss of random-mask encoders on masks of each α (as at 512 tokens), mean over the bases, and its ratio to uniform
+    masks."""
     rows = held_out(context)
     batch, documents = batch_of(context, rows), documents_of(rows)
     sums, counts = (np.zeros((len(rows), len(ALPHAS))) for _ in range(2))
-    bases = []
     for seed in range(context.setting.bases):
         objective = objective_of(context, base_path(context, size, seed))
         mine = np.zeros_like(sums)
         for number, alpha in enumerate(ALPHAS):
-            masking = MaskingConfig(preset="hardness", alpha=alpha, seed=MASK_SEED)
+            masking = MaskingConfig(preset="hardness", alpha=context.setting.alpha(alpha), seed=MASK_SEED)
             tensors = objective.prepare(batch, masking)
             mine[:, number] = slot_nats(objective, tensors).sum(1)
             counts[:, number] += tensors["weights"].sum(1).cpu().numpy()
         sums += mine
-        bases.append(np.exp(mine.sum(0) / (counts.sum(0) / (seed + 1))).tolist())
     losses = resampled_means(sums / np.maximum(counts, 1), counts, documents)
     uniform = losses[:, -1:]
     rises = [interval(losses[:, n + 1] - losses[:, n]) for n in range(len(ALPHAS) - 1)]
@@ -97,7 +99,6 @@ def curve(context: Context, size: str) -> dict[str, Any]:
         "perplexity": [interval(np.exp(losses[:, n])) for n in range(len(ALPHAS))],
         "ratio": [interval(np.exp(losses - uniform)[:, n]) for n in range(len(ALPHAS))],
         "rise_nats": rises,
-        "perplexity_of_bases": bases,
         "documents": int(documents.max()) + 1,
         "sequences": len(rows),
     }
@@ -125,40 +126,33 @@ def agreement(context: Context) -> dict[str, Any]:
     batch, documents = batch_of(context, rows), documents_of(rows)
     content = content_of(rows, shards.manifest["metadata"])
     alm = alm_nats(rows)
-    rare = -frequencies(shards)[rows.input_ids]
+    rare = -frequencies(context)[rows.input_ids]
+    began = time.perf_counter()
     encoders = [
         mlm_hardness(objective_of(context, base_path(context, "small", seed)), batch)
         for seed in range(context.setting.bases)
     ]
+    seconds = (time.perf_counter() - began) / len(encoders) / len(rows)  # a sequence in all rounds
     others = {
         "ALM": [alm] * len(encoders),
         "frequency": [rare] * len(encoders),
         "encoder of another seed": [*encoders[1:], encoders[0]],
     }
-    found = {}
+    found, means = {}, {}
     for name, several in others.items():
-        shares, sizes = [], []
-        for other, own in zip(several, encoders, strict=True):
-            one = hardest(own, content)
-            shares.append((one & hardest(other, content)).sum(1) / np.maximum(one.sum(1), 1))
-            sizes.append(one.sum(1))
-        values, weights = np.mean(shares, 0)[:, None], np.mean(sizes, 0)[:, None]
+        own_sets = [hardest(own, content) for own in encoders]
+        shares = [
+            (own & hardest(other, content)).sum(1) / np.maximum(own.sum(1), 1)
+            for own, other in zip(own_sets, several, strict=True)
+        ]
+        weights = np.mean([own.sum(1) for own in own_sets], 0)[:, None]
+        means[name] = resampled_means(np.mean(shares, 0)[:, None], weights, documents)[:, 0]
         ranks = [spearmanr(o[content], own[content]).statistic for o, own in zip(several, encoders, strict=True)]
-        found[name] = {
-            "overlap": interval(resampled_means(values, weights, documents)[:, 0]),
-            "spearman": float(np.mean(ranks)),
-            "spearman_of_bases": [float(rank) for rank in ranks],
-        }
-    shares = [
-        np.stack([(hardest(e, content) & hardest(o, content)).sum(1) / np.maximum(hardest(e, content).sum(1), 1)
-                  for o in (alm, rare)], axis=1)
-        for e in encoders
-    ]  # fmt: skip
-    both = resampled_means(np.mean(shares, 0), np.ones((len(rows), 2)), documents)
+        found[name] = {"overlap": interval(means[name]), "spearman": float(np.mean(ranks))}
     return {
         "against": found,
-        "alm_minus_frequency": interval(both[:, 0] - both[:, 1]),
-        "costs": costs(context),
+        "alm_minus_frequency": interval(means["ALM"] - means["frequency"]),
+        "costs": {**costs(context), "mlm_scoring_seconds": seconds * context.result("hardness")["sequences"]},
         "sequences": len(rows),
         "tokens": int(content.sum()),
     }
@@ -183,10 +177,9 @@ def costs(context: Context) -> dict[str, Any]:
     }
 
 
-def frequencies(shards: ShardFolder) -> np.ndarray:
+def frequencies(context: Context) -> np.ndarray:
     """[V] occurrences of every token id in the training rows."""
-    counts = np.zeros(shards.manifest["metadata"]["vocabulary"], dtype=np.int64)
-    for unit, _ in shards.units(TRAIN):
-        for rows in shards.read_unit(unit):
-            counts += np.bincount(rows.input_ids.reshape(-1), minlength=len(counts))
-    return counts
+    folder = context.run_folder()
+    if not is_made(folder, "frequency"):
+        make_annotation("frequency", folder)
+    return read_table(folder, "frequency")

@@ -8,26 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from found import Found
+from judged import judged
 from pictures import draw_all
-from settings import Setting
+from settings import PAPERS_LENGTH, SETTINGS, Setting
 from state import read_kept
 from tables import all_tables
+from verdicts import NOT_MEASURED
 
 from hardmask.pipeline.publish import write_text
 from hardmask.pipeline.tables import as_markdown
 
 BEGIN, END = "<!-- written by tests/evidence/run.py -->\n", "<!-- end -->\n"
-ORDER = ("toy", "cpu", "gpu")
-"""Settings from the smallest to the largest."""
 
 
 def write(kept: Path, setting: Setting) -> None:
-    """Put tables and pictures of what `kept` holds between the marks of README.md in the folder above it where this is
-    the largest setting there and no toy, else into SETTING.md beside `kept`."""
-    found = Found(read_kept(kept))
-    larger = [name for name in ORDER[ORDER.index(setting.name) + 1 :] if (kept.parent / f"{name}.jsonl").exists()]
+    """Put tables and pictures of what `kept` holds between the marks of README.md in the folder above it where all is
+    measured, and this is the largest setting there and no toy, else into SETTING.md beside `kept`."""
+    found = Found(read_kept(kept), setting)
+    larger = [
+        name
+        for name in list(SETTINGS)[list(SETTINGS).index(setting.name) + 1 :]
+        if (kept.parent / f"{name}.jsonl").exists()
+    ]
     readme = kept.parent.parent / "README.md"
-    on_top = setting.name != "toy" and not larger and readme.exists() and BEGIN in readme.read_text()
+    whole = all(verdict.verdict != NOT_MEASURED for verdict in judged(found))
+    on_top = whole and setting.name != "toy" and not larger and readme.exists() and BEGIN in readme.read_text()
     place = f"{kept.parent.name}/" if on_top else ""
     drawn = draw_all(found, kept.parent, setting.name)
     text = "\n".join(
@@ -58,16 +63,18 @@ def _about(found: Found, setting: Setting) -> list[str]:
         f"{_size(of)}, {base['steps']:,} updates ({base['epochs']:.1f} epochs, {base['loss']:.2f} nats)"
         for of, base in zip((setting.mlm, setting.large), bases, strict=True)
     )
-    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    verb = "evidence" if setting.device == "cpu" else "evidence-gpu"
     return [
         *toy,
-        f"Setting `{setting.name}`: {tokens['text_bytes'] / 1e6:.1f} MB of text, {tokens['tokens'] / 1e6:.2f} M tokens "
-        f"in sequences of {setting.length}, {100 * setting.held_out:.0f} % of documents held out; ALM "
-        f"{_size(setting.alm)}, {setting.alm.epochs:g} epochs; MLM {small}, and {large}; continued for "
-        f"{setting.continued_steps} updates of 28 sequences; {setting.seeds} seeds, from {setting.bases} bases.",
+        f"Setting `{setting.name}`, by `make {verb} SETTING={setting.name}`: {tokens['text_bytes'] / 1e6:.1f} MB of "
+        f"text, {tokens['tokens'] / 1e6:.2f} M tokens in sequences of {setting.length}, "
+        f"{100 * setting.held_out:.0f} % of documents held out; ALM {_size(setting.alm)}, {setting.alm.epochs:g} "
+        f"epochs; MLM {small}, and {large}; continued for {setting.continued_steps} updates of "
+        f"{setting.mlm.batch_sequences} sequences; {setting.seeds} seeds, from {setting.bases} bases. α are as at {PAPERS_LENGTH} tokens: what is "
+        f"used is {setting.alpha(1):g} times that, as P averages 1 / tokens a sequence.",
         f"{_machine(about)}; {str(records[0]['finished'])[:10]} to {str(records[-1]['finished'])[:10]}; "
-        f"{len(records)} jobs, {found.seconds / 3600 / setting.workers:.2f} hours with {setting.workers} at once, of "
-        f"{threads} each; commits {', '.join(commits)}. Command: `make evidence SETTING={setting.name}`.",
+        f"{len(records)} jobs of {found.seconds / 3600:.2f} hours together, {setting.workers} at once with "
+        f"{setting.threads} thread{'s' if setting.threads > 1 else ''} each; commits {', '.join(commits)}.",
     ]
 
 

@@ -48,8 +48,13 @@ def hardest(values: np.ndarray, content: np.ndarray) -> np.ndarray:
     return content & (rank < counts[:, None])
 
 
-def overlap(one: np.ndarray, other: np.ndarray, documents: np.ndarray) -> Interval:
-    """Share of the positions of one set, [N, L] bool, that the other has too."""
+def overlaps(one: np.ndarray, other: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """[1 + RESAMPLES]: share of the positions of one set, [N, L] bool, that the other has too."""
     size = one.sum(1, keepdims=True).astype(np.float64)
     shared = (one & other).sum(1, keepdims=True) / np.maximum(size, 1)
-    return interval(resampled_means(shared, size, documents)[:, 0])
+    return resampled_means(shared, size, documents)[:, 0]
+
+
+def overlap(one: np.ndarray, other: np.ndarray, documents: np.ndarray) -> Interval:
+    """That share with its interval."""
+    return interval(overlaps(one, other, documents))

@@ -6,13 +6,15 @@
     python tests/evidence/run.py cpu --report   # the tables and pictures again, from what is kept in docs/results/
 
 What is done is kept in runs/evidence-SETTING and, as numbers alone, in docs/results/evidence/SETTING.jsonl; a run that
-is stopped goes on from there, trainings from their last checkpoint.
+is stopped goes on from there, trainings from their last checkpoint. On another machine, with the state alone, encoders
+are trained anew for what is left.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +33,9 @@ def main() -> int:
     from settings import SETTINGS
     from state import collect, pack, unpack
 
+    from hardmask.pipeline.errors import STOPPED
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # what is found so far is kept
     args = _arguments(list(SETTINGS))
     setting = SETTINGS[args.setting]
     context = Context(setting, Path(args.out or ROOT / "runs" / f"evidence-{setting.name}").resolve())
@@ -39,10 +44,12 @@ def main() -> int:
     if not args.report:
         if args.keep:
             unpack(Path(args.keep), context.folder)
-        failed = do_all(evidence_jobs.table, context, minutes=args.minutes, only=args.only)
-        collect(context.folder / "results", kept)
-        if args.keep:
-            pack(context.folder, Path(args.keep))
+        try:
+            failed = do_all(evidence_jobs.table, context, minutes=args.minutes, only=args.only)
+        finally:
+            collect(context.folder / "results", kept)
+            if args.keep:
+                pack(context.folder, Path(args.keep))
     report.write(kept, setting)
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)

@@ -16,9 +16,11 @@ from hardmask.pipeline.config import (
     TokenizerConfig,
     TokensConfig,
 )
+from hardmask.pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("wiki", "news", "web", "books")
+PAPERS_LENGTH = 512
 CAPPED, SAMPLED = ("sst2", "stsb"), ("mnli", "qnli", "qqp")
 
 
@@ -62,7 +64,11 @@ class Setting:
     """Updates behind which gradients from scratch are measured."""
     glue: GlueConfig
     masks_alpha: float = 0.005
-    """α of masks that are compared between two LMs."""
+    """α, as at 512 tokens, of masks that are compared between two LMs."""
+
+    def alpha(self, at_512: float) -> float:
+        """The α that smooths as much here as another does at 512 tokens: P averages 1 / tokens a sequence."""
+        return at_512 * PAPERS_LENGTH / self.length
 
     def run(self, folder: Path) -> Run:
         """Settings of the library for a run folder of this setting."""
@@ -90,9 +96,14 @@ def bpe() -> str:
 
 
 def data(name: str) -> Path:
-    """A folder of the shared data: beside the checkout, or carried in it as `evidence-data`."""
-    carried = ROOT / "evidence-data" / name
-    return carried if carried.exists() else ROOT.parent / "shared" / "data" / name
+    """A folder of the data docs/results/README.md names: in the checkout's `evidence-data`, or in `shared/data` beside
+    it. UserError: in neither."""
+    places = [ROOT / "evidence-data" / name, ROOT.parent / "shared" / "data" / name]
+    for place in places:
+        if place.exists():
+            return place
+    mend = "Put it there; docs/results/README.md says what it holds"
+    raise UserError("there is no such folder, nor one in evidence-data", where=places[1], mend=mend)
 
 
 def _encoder(layers: int, width: int, heads: int, **others: object) -> MlmConfig:

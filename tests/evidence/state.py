@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hardmask.pipeline.publish import write_text
 Record = dict[str, Any]
 """Of a job: name, seconds, when it finished, commit, and what it found."""
 PART_BYTES = 15_000_000
-TRAVELS = ("results", "tokenizer", "tokens/manifest.json", "hardness", "annotations")
+TRAVELS = ("results", "tokenizer", "tokens", "hardness", "annotations")
 """Of a run folder. Encoders do not: each call trains those it goes on from."""
 
 
@@ -36,22 +37,28 @@ def read_results(results: Path) -> list[Record]:
 
 def pack(folder: Path, target: Path) -> None:
     """Put what travels into `target`/state.00, state.01, …, of PART_BYTES each: a tar file in parts."""
-    target.mkdir(parents=True, exist_ok=True)
-    for part in target.glob("state.*"):
-        part.unlink()
-    with tarfile.open(fileobj=_Parts(target), mode="w|xz") as tar:  # type: ignore[arg-type]
+    beside = target / ".new"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    with tarfile.open(fileobj=_Parts(beside), mode="w|xz") as tar:  # type: ignore[arg-type]
         for name in TRAVELS:
             if (folder / name).exists():
                 tar.add(folder / name, arcname=name)
+    for part in target.glob("state.*"):
+        part.unlink()
+    for part in sorted(beside.iterdir()):
+        part.rename(target / part.name)
+    beside.rmdir()
 
 
 def unpack(source: Path, folder: Path) -> None:
-    """The state in `source`, where there is any, into a run folder."""
+    """The state in `source`, where there is any, into a run folder; what is there already stays."""
     parts = sorted(source.glob("state.*"))
     if parts:
         whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
         with tarfile.open(fileobj=whole, mode="r:xz") as tar:
-            tar.extractall(folder, filter="data")
+            new = [member for member in tar.getmembers() if not (folder / member.name).is_file()]
+            tar.extractall(folder, members=new, filter="data")
 
 
 class _Parts:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import judged
-from arms import CONTROL, MATCHED, PAPERS, file_name
+from arms import BEYOND, CONTROL, MATCHED, MATCHED_SEEDS, PAPERS, file_name
 from cells import difference, signed, test_of
 from found import Found
 from settings import CAPPED, SAMPLED
-from verdicts import Difference, differences
+from verdicts import Difference, differences_of
 
 from hardmask.pipeline.tables import Table
 
@@ -19,22 +19,22 @@ TASKS = {"sst2": "SST-2", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI", "qqp"
 
 
 def strategy_table(found: Found) -> Table | None:
-    names = [name for name in (*PAPERS, MATCHED) if found.seeds("continued", name, "loss")]
+    names = [name for name in (*PAPERS, MATCHED) if found.losses(name)]
     return (
         _strategies(found, names, CONTROL, "4. Strategies, continued from the same bases") if CONTROL in names else None
     )
 
 
 def beyond_table(found: Found) -> Table | None:
-    names = [judged.DEFAULT, *judged.beyond_losses(found)]
-    if len(names) < 2 or not found.seeds("continued", judged.DEFAULT, "loss"):
+    names = [name for name in (judged.DEFAULT, *BEYOND) if found.losses(name)]
+    if judged.DEFAULT not in names or len(names) < 2:
         return None
     table = _strategies(found, names, judged.DEFAULT, "Beyond the papers: what could be the default")
     lower = ", ".join(judged.candidates(found)) or "none"
     better = ", ".join(judged.recommended(found)) or "none"
     notes = [
         *table.notes,
-        f"Lower loss than {judged.DEFAULT} by both tests, corrected for {len(names) - 1} strategies: {lower}. Of "
+        f"Lower loss than {judged.DEFAULT} by both tests, corrected over the strategies of one question: {lower}. Of "
         f"these, no worse downstream: {better}.",
         *_matched_alphas(found),
     ]
@@ -47,8 +47,8 @@ def _matched_alphas(found: Found) -> list[str]:
         return []
     texts = [f"{name} {one[name]['alpha']:g} ({one[name]['nats']:.3f} nats)" for name in one if name != "wanted"]
     return [
-        f"α at which masks have as many mean nats as perplexity's at 0.005 ({one['wanted']:.3f}): {', '.join(texts)}; "
-        "0 where even that is softer."
+        f"α at which masks have as many mean nats as perplexity's at 0.005 ({one['wanted']:.3f}), as they are at "
+        f"{found.setting.length} tokens: {', '.join(texts)}; 0 where even that is softer."
     ]
 
 
@@ -89,8 +89,8 @@ def _strategies(found: Found, names: Sequence[str], control: str, title: str) ->
     seeds = len(found.seeds("continued", control, "loss"))
     notes = [
         f"Loss and accuracy on uniform 15 % masks of held-out text; {control}'s own, others minus that, paired by "
-        f"{seeds} seeds, with 95 % t-intervals, not corrected for how many there are. Nats of masks: mean over both "
-        "directions.",
+        f"{seeds} seeds ({MATCHED}: {min(seeds, MATCHED_SEEDS)}), with 95 % t-intervals, not corrected for how many "
+        "there are. Nats of masks: mean over both directions.",
         _detectable(tests),
         *_downstream_notes(found),
     ]
@@ -128,25 +128,24 @@ def sample_table(found: Found) -> Table | None:
         rows.append([name, *(" ".join(f"{100 * score:.1f}" for score in scores) for scores in several)])
     constant = [found.of(f"downstream.{CONTROL}.0.{task}") for task in SAMPLED]
     rows.append(["always the same", *(f"{100 * one['constant']:.1f}" if one else "–" for one in constant)])
-    note = "Samples, not the tasks: 9,000 training rows of each at hand, and their 1,000 dev rows; one number a seed."
-    capped = f" At most {constant[0]['rows']:,} rows are trained on." if constant[0] else ""
+    one = constant[0]
+    rows_text = f": at most {one['rows']:,} of their training rows, {one['dev_rows']:,} dev rows" if one else ""
+    note = f"Samples, not the tasks{rows_text}; one number a seed."
     heads = ["strategy", *(f"{TASKS[task]} sample" for task in SAMPLED)]
-    return Table("Samples of three tasks, accuracy", heads, rows, notes=[note + capped])
+    return Table("Samples of three tasks, accuracy", heads, rows, notes=[note])
 
 
 def explored_table(found: Found) -> Table | None:
-    rows = []
+    rows, pairs = [], {}
     for start, text in judged.STARTS.items():
-        losses, control = judged.explored_losses(found, start), found.seeds(start, CONTROL, "loss")
-        if not control:
-            continue
+        losses, control = judged.explored_losses(found, start), found.losses(CONTROL, start)
+        if not control or not all(losses.values()):
+            return None
         rows.append([f"random, {text}", f"{statistics.fmean(control):.4f}", "", "", ""])
-        tested = differences({k: values for k, values in losses.items() if values}, control)
-        rows += [[f"{d.name}, {text}", *_tested(d)] for d in tested]
-    if not rows:
-        return None
+        pairs |= {f"{k}, {text}": (values, control) for k, values in losses.items()}
+    rows += [[d.name, *_tested(d)] for d in differences_of(pairs)]
     heads = ["strategy", "loss (nats), difference", "p (t)", "p (signs)", "found by 80 %"]
-    note = "Equal rows through the model: K masks of a text each take a row. p after Holm's correction over K."
+    note = "Equal rows through the model: K masks of a text each take a row. p after Holm's correction over all six."
     return Table("5c. Fully-explored masks over K", heads, rows, notes=[note])
 
 

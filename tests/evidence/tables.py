@@ -8,6 +8,7 @@ import judged
 from cells import flop, interval, percent, points
 from found import Found
 from gradients import CHECKPOINTS
+from material import EDGE
 from strategy_tables import beyond_table, explored_table, sample_table, strategy_table
 
 from hardmask.pipeline.tables import Table
@@ -23,8 +24,7 @@ CLAIMS = {
     "4c": ("… and is worth its compute", "–"),
     "5a": ("disjoint masks lower the gradient's variance", "lower"),
     "5b": ("covariance falls with Hamming distance", "falls"),
-    "5c, from a base": ("fully-explored masks help, continued", "–"),
-    "5c, from scratch": ("fully-explored masks help, from scratch", "–"),
+    "5c": ("fully-explored masks help at equal rows", "–"),
     "6": ("in-sample scoring is harmless", "–"),
 }
 
@@ -41,7 +41,7 @@ def all_tables(found: Found) -> Iterator[Table]:
 def verdict_table(found: Found) -> Table:
     rows = [
         [
-            f"{verdict.row.split(',')[0]}. {CLAIMS[verdict.row][0]}",
+            f"{verdict.row}. {CLAIMS[verdict.row][0]}",
             f"**{verdict.verdict}**",
             CLAIMS[verdict.row][1],
             verdict.found,
@@ -84,7 +84,7 @@ def agreement_table(found: Found) -> Table | None:
         f"chance. ALM minus frequency: {points(one['alm_minus_frequency'])} points.",
         f"Cost of scoring all text: by the ALM pair {_cost(cost, 'alm_scoring')}, behind "
         f"{_cost(cost, 'alm_training')} of training it; by the encoder in {cost['rounds']} rounds "
-        f"{flop(cost['mlm_scoring_flop'])}, behind {_cost(cost, 'mlm_training')} of training it.",
+        f"{_cost(cost, 'mlm_scoring')}, behind {_cost(cost, 'mlm_training')} of training it.",
     ]
     heads = ["hardness by", "overlap of the hardest 15 %", "Spearman"]
     return Table("2. Whether the ALM finds what the MLM finds hard", heads, rows, notes=notes)
@@ -115,7 +115,7 @@ def alm_table(found: Found) -> Table | None:
             ("another seed", f"{deep} against {deep} layers, another seed"),
         ):
             rows.append([f"{what}: hardest 15 % in common", percent(depth[name]["hardest"])])
-            rows.append([f"{what}: masks at α 0.005 in common", percent(depth[name]["masks"])])
+            rows.append([f"{what}: masks at α {found.setting.masks_alpha} in common", percent(depth[name]["masks"])])
         rows.append(
             [
                 f"mean nats of {deep} and of {shallow} layers",
@@ -130,7 +130,7 @@ def ends_table(found: Found) -> Table | None:
     if one is None:
         return None
     rows = [[name, f"{value:.2f}"] for name, value in one["ends"].items()]
-    note = "How often one of the first or last 8 tokens of a sequence is masked, over how often another is."
+    note = f"How often one of the first or last {EDGE} tokens of a sequence is masked, over how often another is."
     return Table("Masks at the ends of sequences", ["masks", "times"], rows, notes=[note])
 
 
@@ -180,8 +180,8 @@ def in_sample_table(found: Found) -> Table | None:
         "… between seeds that both saw them",
     ]
     note = (
-        f"LM pairs trained for {one['epochs']:g} epochs on one half of the documents; masks at α 0.005 with the same "
-        "random bits."
+        f"LM pairs trained for {one['epochs']:g} epochs on one half of the documents; masks at α "
+        f"{found.setting.masks_alpha} with the same random bits."
     )
     return Table("6. Scoring what the ALM was trained on", heads, rows, notes=[note])
 

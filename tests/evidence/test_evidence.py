@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,13 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import gradients
 import jobs
+import material
 import resampling
 import settings
 import state
+
+from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.tokenizer import open_tokenizer
 
 RUN = Path(__file__).parent / "run.py"
 NOT_ON_A_GPU_MACHINE = ("datasets", "tyro", "docstring_parser", "tensorboardX", "zstandard")
@@ -65,6 +70,28 @@ def test_overlap_is_a_share_of_the_first_set():
     one, other = np.array([[True, True, True, False]]), np.array([[True, False, False, True]])
     value, low, high = resampling.overlap(one, other, np.array([0]))
     assert value == low == high == pytest.approx(1 / 3)
+
+
+def test_long_documents_are_cut_between_paragraphs(monkeypatch):
+    monkeypatch.setattr(material, "DOCUMENT_CHARS", 10)
+    text = "one two three\nfour\nfive six seven\n\nshort\n\n\nanother\n"
+    assert material.cut(text) == "one two three\n\nfour\nfive six seven\n\nshort\n\nanother\n"
+
+
+def test_alpha_smooths_as_much_at_every_length():
+    assert settings.CPU.alpha(0.005) == pytest.approx(0.005 * 512 / 128)
+    assert settings.GPU.alpha(0.005) == 0.005
+
+
+@pytest.mark.parametrize("name", settings.SETTINGS)
+def test_what_a_setting_reads_is_there(name, tmp_path):
+    try:
+        run = settings.SETTINGS[name].run(tmp_path)
+    except UserError as error:
+        pytest.skip(str(error))
+    if run.tokenizer.path:
+        assert open_tokenizer(run.tokenizer.path).vocabulary == 50_265
+    assert settings.SETTINGS[name].mlm.batch_sequences % 28 == 0
 
 
 def test_slopes_are_those_of_a_line():
@@ -119,6 +146,9 @@ def test_state_travels_in_parts_and_comes_back_whole(tmp_path, monkeypatch):
     state.unpack(target, tmp_path / "there")
     assert (tmp_path / "there/hardness/00000.arrow").read_bytes() == content
     assert not (tmp_path / "there/mlm").exists()
+    (tmp_path / "there/hardness/00000.arrow").write_bytes(b"newer")
+    state.unpack(target, tmp_path / "there")
+    assert (tmp_path / "there/hardness/00000.arrow").read_bytes() == b"newer"
 
 
 def test_state_that_leaves_its_folder_is_refused(tmp_path):
@@ -174,6 +204,22 @@ def test_a_job_does_what_it_needs_and_nothing_twice(tmp_path):
     again, did = evidence(tmp_path, "--only", "agreement")
     assert again.returncode == 0
     assert did == []
+
+
+@pytest.mark.slow
+def test_workers_end_with_who_began_them(tmp_path):
+    command = [sys.executable, str(RUN), "toy", "--out", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("text:"):
+                break
+        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
+        process.kill()
+    assert workers.split()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers.split()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers.split())
 
 
 @pytest.mark.soak

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cells import interval, percent, points, signed
+
 from hardmask.stage2_pretrain.paired import SIGNIFICANCE, PairedTest, paired_test
 
-HELD, NOT_HELD, UNDECIDED, NOT_TESTED = (
-    "held",
-    "did not hold",
-    "undecided at this scale",
-    "not measured yet",
-)
+HELD, NOT_HELD, UNDECIDED, NOT_MEASURED = "held", "did not hold", "undecided at this scale", "not measured yet"
 HARDER = 2.0  # claim 1: times the perplexity of uniform masks
 MOST_OF_P, LEAST_OVERLAP = 0.5, 0.3
 HALF_RIGHT, TOKENS_TO_TELL = (0.45, 0.55), 100_000_000
@@ -55,10 +52,15 @@ class Difference:
 
 def differences(values: Mapping[str, Sequence[float]], control: Sequence[float]) -> list[Difference]:
     """Every strategy's values minus the control's, seed by seed; the seeds that both have."""
+    return differences_of({name: (mine, control) for name, mine in values.items()})
+
+
+def differences_of(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> list[Difference]:
+    """The same with a control for each strategy."""
     tests = {}
-    for name, mine in values.items():
-        pairs = min(len(mine), len(control))
-        test = paired_test(mine[:pairs], control[:pairs])
+    for name, (mine, control) in pairs.items():
+        count = min(len(mine), len(control))
+        test = paired_test(mine[:count], control[:count])
         if test is not None:
             tests[name] = test
     p_t = holm({name: 1.0 if test.p_t is None else test.p_t for name, test in tests.items()})
@@ -87,27 +89,26 @@ def claim_1(found: Mapping[str, Any]) -> Verdict:
         verdict = HELD
     elif all(high < HARDER for _, _, high in ratios.values()):
         verdict = NOT_HELD
-    texts = [f"{size}: {_interval(ratio, 2)} times" for size, ratio in ratios.items()]
+    texts = [f"{size}: {interval(ratio, 2)} times" for size, ratio in ratios.items()]
     return Verdict(
         "1", verdict, "; ".join(texts) + ("; it rises with α somewhere" if rises else "; never rises with α")
     )
 
 
 def claim_2(found: Mapping[str, Any]) -> Verdict:
-    overlap, more = found["against"]["ALM"]["overlap"], found["alm_minus_frequency"]
+    overlap, floor = (found["against"][name]["overlap"] for name in ("ALM", "frequency"))
     verdict = UNDECIDED
-    if more[1] > 0 and overlap[1] > LEAST_OVERLAP:
+    if overlap[1] > max(floor[2], LEAST_OVERLAP):
         verdict = HELD
-    elif more[2] <= 0:
+    elif overlap[2] < floor[1]:
         verdict = NOT_HELD
-    frequency = found["against"]["frequency"]["overlap"]
-    return Verdict("2", verdict, f"overlap {_share(overlap)}, of frequency {_share(frequency)}")
+    return Verdict("2", verdict, f"overlap {percent(overlap)}, of frequency {percent(floor)}")
 
 
 def claim_3a(found: Mapping[str, Any]) -> Verdict:
     held = found["hardest_15_percent"]
     verdict = HELD if held[1] > MOST_OF_P else NOT_HELD if held[2] < MOST_OF_P else UNDECIDED
-    return Verdict("3a", verdict, f"the hardest 15 % of positions hold {_share(held)} of P")
+    return Verdict("3a", verdict, f"the hardest 15 % of positions hold {percent(held)} of P")
 
 
 def claim_3b(found: Mapping[str, Any]) -> Verdict:
@@ -122,19 +123,16 @@ def claim_3b(found: Mapping[str, Any]) -> Verdict:
 
 
 def claim_3c(found: Mapping[str, Any]) -> Verdict:
-    shares = {
-        what: found["shallow"][what][0] / max(found["another seed"][what][0], 1e-9) for what in ("hardest", "masks")
-    }
+    shares = found["over another seed"]
     verdict = UNDECIDED
-    if min(shares.values()) >= SHALLOW_HELD:
+    if all(low >= SHALLOW_HELD for _, low, _ in shares.values()):
         verdict = HELD
-    elif max(shares.values()) < SHALLOW_NOT:
+    elif all(high < SHALLOW_NOT for _, _, high in shares.values()):
         verdict = NOT_HELD
     deep, shallow = found["layers"]
-    text = (
-        f"{shallow} against {deep} layers, over {deep} against {deep} of another seed: hardest {shares['hardest']:.2f}"
-    )
-    return Verdict("3c", verdict, f"{text}, masks {shares['masks']:.2f}")
+    texts = [f"{what} {interval(share, 2)}" for what, share in shares.items()]
+    text = f"{shallow} against {deep} layers, over {deep} against {deep} of another seed: {', '.join(texts)}"
+    return Verdict("3c", verdict, text)
 
 
 def claim_4a(found: Mapping[str, Sequence[float]], control: Sequence[float]) -> Verdict:
@@ -169,7 +167,7 @@ def claim_5a(found: Mapping[str, Any]) -> Verdict:
         verdict = NOT_HELD
     elif all(ratio["high"] < 1 for ratio in ratios.values()):
         verdict = HELD
-    texts = [f"{at} {_interval([r['ratio'], r['low'], r['high']], 3)}" for at, r in ratios.items()]
+    texts = [f"{at} {interval([r['ratio'], r['low'], r['high']], 3)}" for at, r in ratios.items()]
     return Verdict("5a", verdict, "ratio: " + "; ".join(texts))
 
 
@@ -180,65 +178,49 @@ def claim_5b(found: Mapping[str, Any]) -> Verdict:
         verdict = NOT_HELD
     elif all(high < 0 for _, _, high in slopes.values()):
         verdict = HELD
-    texts = [f"{at} {_interval(slope, 3)}" for at, slope in slopes.items()]
+    texts = [f"{at} {interval(slope, 3)}" for at, slope in slopes.items()]
     return Verdict("5b", verdict, "slope, in variances of one gradient a position: " + "; ".join(texts))
 
 
-def claim_5c(found: Mapping[str, Sequence[float]], control: Sequence[float], start: str) -> Verdict:
-    """`found`: K -> loss on uniform masks of each seed."""
-    tested = differences(found, control)
+def claim_5c(starts: Mapping[str, tuple[Mapping[str, Sequence[float]], Sequence[float]]]) -> Verdict:
+    """`starts`: name -> (K -> loss on uniform masks of each seed, that of random masks)."""
+    tested = differences_of(
+        {
+            f"{k}, {start}": (values, control)
+            for start, (found, control) in starts.items()
+            for k, values in found.items()
+        }
+    )
     verdict = UNDECIDED
     if any(d.below for d in tested):
         verdict = HELD
     elif tested and all(d.above for d in tested):
         verdict = NOT_HELD
-    return Verdict(f"5c, {start}", verdict, _differences(tested, 3, " nats"))
+    return Verdict("5c", verdict, "; ".join(f"{d.name}: {signed(d.test.difference, 3)} nats" for d in tested))
 
 
 def claim_6(found: Mapping[str, Any]) -> Verdict:
     half = found["half-a"]
     more = half["more"]
     verdict = HELD if more[2] < MASKS_HELD else NOT_HELD if more[1] > MASKS_NOT else UNDECIDED
-    gap = f"{_interval(half['gap_nats'], 3)} nats easier to the LM that saw it"
-    return Verdict("6", verdict, f"{gap}; {_points(more)} points more positions differ than between seeds")
+    gap = f"{interval(half['gap_nats'], 3)} nats easier to the LM that saw it"
+    return Verdict("6", verdict, f"{gap}; {points(more)} points more positions differ than between seeds")
 
 
 # The default
 
 
 def better_than_default(losses: Mapping[str, Sequence[float]], default: Sequence[float]) -> list[str]:
-    """Strategies of lower loss on uniform masks than the default's, by both tests after correction."""
+    """Strategies, of one question, of lower loss on uniform masks than the default's, by both tests."""
     return [d.name for d in differences(losses, default) if d.below]
 
 
-def recommended(
-    losses: Mapping[str, Sequence[float]],
-    default: Sequence[float],
-    scores: Mapping[str, Sequence[float]],
-    default_scores: Sequence[float],
-) -> list[str]:
-    """Of those, the ones that are not worse downstream; those whose downstream scores are not there are left out."""
-    better = [name for name in better_than_default(losses, default) if scores.get(name)]
-    tested = differences({name: scores[name] for name in better}, default_scores)
-    return [d.name for d in tested if not d.below]
+def no_worse(scores: Mapping[str, Sequence[float]], default: Sequence[float]) -> list[str]:
+    """Those whose downstream scores are not below the default's by both tests."""
+    return [d.name for d in differences(scores, default) if not d.below]
 
 
 # Texts
-
-
-def _interval(values: Sequence[float], digits: int) -> str:
-    value, low, high = values
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _share(values: Sequence[float]) -> str:
-    value, low, high = (100 * v for v in values)
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def _points(values: Sequence[float]) -> str:
-    value, low, high = (100 * v for v in values)
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _differences(tested: Sequence[Difference], digits: int = 2, unit: str = " points") -> str:
@@ -246,5 +228,5 @@ def _differences(tested: Sequence[Difference], digits: int = 2, unit: str = " po
     for d in tested:
         low = "" if d.test.detectable is None else f"; detectable {d.test.detectable:.{digits}f}"
         p = f"p {d.p_t:.3f} (t), {d.p_sign_flip:.3f} (signs)"
-        texts.append(f"{d.name}: {d.test.difference:+.{digits}f}{unit}, {p}{low}, n = {d.test.seeds}")
+        texts.append(f"{d.name}: {signed(d.test.difference, digits)}{unit}, {p}{low}, n = {d.test.seeds}")
     return "; ".join(texts)
