@@ -69,8 +69,8 @@ def _about(found: Found, setting: Setting) -> list[str]:
         *toy,
         f"Setting `{setting.name}`, by `make {verb} SETTING={setting.name}`: {tokens['text_bytes'] / 1e6:.1f} MB of "
         f"text, {tokens['tokens'] / 1e6:.2f} M tokens in sequences of {setting.length}, "
-        f"{100 * setting.held_out:.0f} % of documents held out; ALM {_size(setting.alm)}, {setting.alm.epochs:g} epochs; "
-        f"MLM {small}, and {large}; continued for {setting.continued_steps} updates of {rows} sequences; "
+        f"{100 * setting.held_out:.0f} % of documents held out; ALM {_size(setting.alm)}, {setting.alm.epochs:g} "
+        f"epochs; MLM {small}, and {large}; continued for {setting.continued_steps} updates of {rows} sequences; "
         f"{setting.seeds} seeds, from {setting.bases} bases. α are as at {PAPERS_LENGTH} tokens: what is used is "
         f"{setting.alpha(1):g} times that, as P averages 1 / tokens a sequence.",
         f"{_machine(about)}; {str(records[0]['finished'])[:10]} to {str(records[-1]['finished'])[:10]}; "

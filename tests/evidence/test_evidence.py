@@ -18,12 +18,16 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import gradients
 import jobs
+import judged
 import material
 import resampling
 import settings
 import state
+import verdicts
+from found import Found
 
 from hardmask.pipeline.errors import UserError
+from hardmask.pipeline.shard_folder import ShardFolder
 from hardmask.pipeline.tokenizer import open_tokenizer
 
 RUN = Path(__file__).parent / "run.py"
@@ -171,6 +175,21 @@ def test_kept_numbers_are_added_to(tmp_path):
     assert [(record["name"], record["found"]) for record in state.read_kept(kept)] == [("a", 0), ("b", 2)]
 
 
+def test_nothing_is_judged_before_all_seeds_are_there():
+    def records(seeds):
+        for name in ("random", "hardness-alpha-0"):
+            for seed in range(seeds):
+                for task in settings.CAPPED:
+                    score = 0.5 - 0.1 * (name != "random") + 0.01 * (seed % 2)
+                    yield {"name": f"downstream.{name}.{seed}.{task}", "found": {"score": score}}
+
+    def verdict(seeds):
+        return next(one.verdict for one in judged.judged(Found(records(seeds), settings.CPU)) if one.row == "4a")
+
+    assert verdict(settings.CPU.downstream_seeds - 1) == verdicts.NOT_MEASURED
+    assert verdict(settings.CPU.downstream_seeds) == verdicts.HELD
+
+
 # From end to end
 
 
@@ -233,3 +252,5 @@ def test_a_whole_setting_where_packages_of_the_command_line_are_absent(tmp_path)
         name in page for name in ("toy-strategies.png", "toy-curve.png", "toy-hardness.png", "toy-gradients.png")
     )
     assert (tmp_path / "kept/state.00").exists()
+    whole, ends = (ShardFolder(tmp_path / "run" / name).manifest for name in ("hardness", "edges/hardness"))
+    assert whole["fingerprint"] == ends["fingerprint"]  # by which rows are ordered
