@@ -180,7 +180,7 @@ def test_nothing_is_judged_before_all_seeds_are_there():
         for name in ("random", "hardness-alpha-0"):
             for seed in range(seeds):
                 for task in settings.CAPPED:
-                    score = 0.5 - 0.1 * (name != "random") + 0.01 * (seed % 2)
+                    score = 0.5 - (0.1 + 0.01 * (seed % 2)) * (name != "random")
                     yield {"name": f"downstream.{name}.{seed}.{task}", "found": {"score": score}}
 
     def verdict(seeds):
