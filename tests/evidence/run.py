@@ -29,8 +29,9 @@ sys.path.append(str(ROOT / "tests" / "benchmarks"))  # what machine this is
 def main() -> int:
     import evidence_jobs
     import report
+    from carried import carry
     from jobs import Context, do_all
-    from settings import SETTINGS
+    from settings import CARRIED, SETTINGS
     from state import collect, pack, unpack
 
     from hardmask.pipeline.errors import STOPPED
@@ -39,6 +40,9 @@ def main() -> int:
     args = _arguments(list(SETTINGS))
     setting = SETTINGS[args.setting]
     context = Context(setting, Path(args.out or ROOT / "runs" / f"evidence-{setting.name}").resolve())
+    if args.carry:
+        print(f"{CARRIED}: {carry(setting, CARRIED) / 1e6:.1f} MB")
+        return 0
     kept = Path(args.results).resolve() / f"{setting.name}.jsonl"
     failed: list[str] = []
     if not args.report:
@@ -64,6 +68,7 @@ def _arguments(settings: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=24 * 60, help="stop then; the next start goes on")
     parser.add_argument("--only", default="", help="jobs whose name begins so, and what they need")
     parser.add_argument("--keep", default="", help="folder with the state of a run that goes on on another machine")
+    parser.add_argument("--carry", action="store_true", help="only write what is read of the data to evidence-data/")
     parser.add_argument("--report", action="store_true", help="run nothing")
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ from hardmask.pipeline.config import (
 from hardmask.pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+CARRIED = ROOT / "evidence-data"
 SOURCES = ("wiki", "news", "web", "books")
 PAPERS_LENGTH = 512
 CAPPED, SAMPLED = ("sst2", "stsb"), ("mnli", "qnli", "qqp")
@@ -98,7 +99,7 @@ def bpe() -> str:
 def data(name: str) -> Path:
     """A folder of the data docs/results/README.md names: in the checkout's `evidence-data`, or in `shared/data` beside
     it. UserError: in neither."""
-    places = [ROOT / "evidence-data" / name, ROOT.parent / "shared" / "data" / name]
+    places = [CARRIED / name, ROOT.parent / "shared" / "data" / name]
     for place in places:
         if place.exists():
             return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import arms
+import carried
 import gradients
 import jobs
 import judged
@@ -153,6 +156,23 @@ def test_state_travels_in_parts_and_comes_back_whole(tmp_path, monkeypatch):
     (tmp_path / "there/hardness/00000.arrow").write_bytes(b"newer")
     state.unpack(target, tmp_path / "there")
     assert (tmp_path / "there/hardness/00000.arrow").read_bytes() == b"newer"
+
+
+def test_carried_data_are_what_a_setting_reads(tmp_path, monkeypatch):
+    setting = dataclasses.replace(settings.GPU, source_bytes=20_000)
+    try:
+        material.text(jobs.Context(setting, tmp_path / "before"))
+        size = carried.carry(setting, tmp_path / "evidence-data")
+    except UserError as error:
+        pytest.skip(str(error))
+    assert 10_000 < size < 20_000_000
+    monkeypatch.setattr(settings, "CARRIED", tmp_path / "evidence-data")
+    monkeypatch.setattr(settings, "ROOT", tmp_path / "nowhere")  # nothing beside the checkout
+    material.text(jobs.Context(setting, tmp_path / "after"))
+    for name in settings.SOURCES:
+        assert (tmp_path / f"after/text/{name}.txt").read_text() == (tmp_path / f"before/text/{name}.txt").read_text()
+    assert len(arms.sample_of("qqp").dev["sample"]) == 1_000
+    assert open_tokenizer(settings.bpe()).vocabulary == 50_265
 
 
 def test_state_that_leaves_its_folder_is_refused(tmp_path):
