@@ -94,7 +94,7 @@ bench-gpu: .links  ## measure on the GPU into docs/results/: up to 7 minutes; PY
 	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/.links $(PY) tests/benchmarks/run.py gpu $(ARGS)
 
 SETTING ?= cpu
-evidence: install-dev  ## judge the papers' claims into docs/results/: two hours on two cores; SETTING=toy: a minute
+evidence: install-dev  ## judge the papers' claims into docs/results/: two hours on two cores; SETTING=toy: minutes
 	$(BIN)/python tests/evidence/run.py $(SETTING) $(ARGS)
 evidence-gpu: SETTING = gpu
 evidence-gpu: .links  ## the same on a GPU, which may have no package index; ARGS="--minutes 8 --keep FOLDER": a part of it
