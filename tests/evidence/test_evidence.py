@@ -38,7 +38,9 @@ NOT_ON_A_GPU_MACHINE = ("datasets", "tyro", "docstring_parser", "tensorboardX", 
 BLOCKER = """
 from importlib.machinery import PathFinder
 found = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in NAMES else found(name, *rest)
+def find_spec(_, name, *rest):
+    return None if name.partition(".")[0] in NAMES else found(name, *rest)
+PathFinder.find_spec = classmethod(find_spec)
 """
 
 
@@ -219,6 +221,9 @@ def evidence(folder, *words, blocked=()):
         (folder / "blocker").mkdir()
         (folder / "blocker/sitecustomize.py").write_text(f"NAMES = {blocked!r}{BLOCKER}")
         environment["PYTHONPATH"] = os.pathsep.join([str(folder / "blocker"), environment.get("PYTHONPATH", "")])
+        for name in blocked:
+            command = [sys.executable, "-c", f"import {name}"]
+            assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 1, name
     places = ("--out", str(folder / "run"), "--results", str(folder / "results" / "evidence"))
     command = [sys.executable, str(RUN), "toy", *places, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=1_200)
