@@ -105,9 +105,10 @@ def do_all(
             for future in ended:
                 failed += _told(running.pop(future), future, len(names) - 1)
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        if running:
+            for process in list((pool._processes or {}).values()):  # nothing public ends what a pool is doing
+                process.terminate()
+        pool.shutdown(wait=not running, cancel_futures=True)
 
 
 def _told(name: str, future: Future[float], others: int) -> list[str]:
