@@ -65,10 +65,10 @@ def concentration(context: Context) -> dict[str, Any]:
     return found
 
 
-def drawn(context: Context, rows: Rows, masking: MaskingConfig, *, epoch: int = 0) -> np.ndarray:
+def drawn(context: Context, rows: Rows, masking: MaskingConfig) -> np.ndarray:
     """[N, L] bool: positions masked, from the perplexities of the rows."""
     metadata = tokens_metadata(context)
-    batch = to_batch(rows, np.full(len(rows), epoch, dtype=np.int64), torch.device("cpu"))
+    batch = to_batch(rows, np.zeros(len(rows), dtype=np.int64), torch.device("cpu"))
     assert batch.perplexity_forward is not None
     assert batch.perplexity_backward is not None
     vocabulary = Vocabulary(
@@ -94,7 +94,7 @@ def drawn(context: Context, rows: Rows, masking: MaskingConfig, *, epoch: int = 
 def scored(context: Context, part: str, rows: Rows) -> Rows:
     """The rows with perplexities of the LM pair of a part."""
     folder = context.run_folder(part)
-    metadata = context.run_folder().shards("tokens").manifest["metadata"]
+    metadata = tokens_metadata(context)
     device = choose_device(context.setting.device)
     special = torch.zeros(metadata["vocabulary"], dtype=torch.bool)
     special[metadata["special_ids"]] = True

@@ -106,11 +106,6 @@ EXPLORED = {f"fully-explored, K {k}": _plain(preset="fully-explored", groups=k) 
 STRATEGIES = {**PAPERS, **BEYOND, **EXPLORED}
 
 
-def mask_settings(context: Context, name: str) -> MaskingConfig:
-    """Of a strategy, or of the control that is given more steps."""
-    return STRATEGIES[CONTROL if name == MATCHED else name].masking(context)
-
-
 def file_name(name: str) -> str:
     """A strategy's name as files may be called."""
     for there, instead in (("α", "alpha"), ("→", "to"), ("∞", "inf"), ("½", "half"), ("^", "-"), (",", ""), (" ", "-")):

@@ -199,8 +199,8 @@ def base(context: Context, size: str, seed: int) -> dict[str, Any]:
 def fresh_encoder(context: Context, size: str, seed: int) -> Path:
     """A folder with an encoder of fresh weights: ModernBERT's blocks, in the sizes of the setting.
 
-    Not RoBERTa's: with positions learnt one by one, one of 2 × 128 still has the loss of token frequencies, 6.35 nats,
-    behind 5.4 M tokens, where this one has 5.5 behind 1.4 M. Rotary positions show it its neighbours from the start.
+    Not RoBERTa's, which with positions learnt one by one does not get past token frequencies in the setting cpu
+    (docs/results/claims.md has the numbers). Rotary positions show a model its neighbours from the start.
     """
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
