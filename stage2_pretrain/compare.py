@@ -131,9 +131,7 @@ def statistics_of(run: Run, folder: RunFolder, arm: Arm, passes: int) -> MaskSta
     data = strategy_data(arm.masking, folder, distributed.Ranks(), quiet=run.quiet)
     rows = spread_rows(shards, TRAIN, STATISTICS_ROWS, data.columns)
     assert rows is not None, "a finished folder has rows to train on"
-    vocabulary = Vocabulary(
-        size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
-    )
+    vocabulary = Vocabulary.of(metadata)
     return mask_statistics(
         to_batch(rows, np.zeros(len(rows), dtype=np.int64), torch.device("cpu")),
         arm.masking,

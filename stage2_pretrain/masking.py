@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ class Vocabulary:
                 where="Vocabulary",
                 mend="Give ids below the size and leave some ordinary ones",
             )
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Vocabulary:
+        """That of a folder of shards, from its manifest's metadata."""
+        return cls(size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"]))
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,7 @@ class MaskedTokens(Objective):
             self.register_buffer(f"table_{name}", torch.from_numpy(values.astype(np.int64)), persistent=False)
         adaptive = "loss" in requirements(masking).state
         self.token_loss = TokenLoss(metadata["vocabulary"], resolved(masking).decay) if adaptive else None
-        self.vocabulary = Vocabulary(
-            size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
-        )
+        self.vocabulary = Vocabulary.of(metadata)
         self.slot_nll: Callable[..., tuple[Tensor, Tensor, Tensor]] = slot_function(model)
 
     @property

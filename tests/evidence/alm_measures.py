@@ -71,9 +71,7 @@ def drawn(context: Context, rows: Rows, masking: MaskingConfig) -> np.ndarray:
     batch = to_batch(rows, np.zeros(len(rows), dtype=np.int64), torch.device("cpu"))
     assert batch.perplexity_forward is not None
     assert batch.perplexity_backward is not None
-    vocabulary = Vocabulary(
-        size=metadata["vocabulary"], mask_id=metadata["mask"], special_ids=tuple(metadata["special_ids"])
-    )
+    vocabulary = Vocabulary.of(metadata)
     masked = mask_batch(
         batch.input_ids,
         batch.perplexity_forward,
