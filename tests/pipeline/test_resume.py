@@ -264,15 +264,20 @@ def test_stopped_at_many_random_instants(folder, tmp_path):
 
 
 def _random_stops(folder, tmp_path, seed, stops):
-    whole, run = Run(folder, tmp_path / "whole", "mlm hardness"), Run(folder, tmp_path / "run", "mlm hardness")
+    whole = Run(folder, tmp_path / "whole", "mlm hardness")
     steps = max(24, stops)
     began = time.monotonic()
     weights = whole.train(steps=steps)
-    mean, draw, heard, resumed = (time.monotonic() - began) / 6, random.Random(seed), 0, None
-    while resumed is None:
-        try:
-            resumed = run.train(steps=steps, asked_after=draw.expovariate(1 / mean) if heard < stops else None)
-        except Stopped:
-            heard += 1
-    assert heard >= 2
-    assert_equal((whole, weights), run, resumed)
+    mean, draw = (time.monotonic() - began) / 6, random.Random(seed)
+    for again in range(8):
+        run, heard, resumed = Run(folder, tmp_path / f"run{again}", "mlm hardness"), 0, None
+        while resumed is None:
+            try:
+                resumed = run.train(steps=steps, asked_after=draw.expovariate(1 / mean) if heard < stops else None)
+            except Stopped:
+                heard += 1
+        assert_equal((whole, weights), run, resumed)
+        if heard >= 2:
+            return
+        mean /= 2  # the machine is faster than it was
+    pytest.fail(f"{heard} of the signals stopped it, the last ones {mean:.3f} s from its start")
