@@ -103,7 +103,7 @@ def do_all(
                 return failed
             ended, _ = wait(running, timeout=min(seconds, 60), return_when=FIRST_COMPLETED)
             for future in ended:
-                failed += _told(running.pop(future), future, len(names) - 1)
+                failed += _told(running.pop(future), future, len(left(table(context), context, only)))
     finally:
         if running:
             for process in list((pool._processes or {}).values()):  # nothing public ends what a pool is doing

@@ -271,6 +271,8 @@ def test_a_whole_setting_where_packages_of_the_command_line_are_absent(tmp_path)
     done, did = evidence(tmp_path, "--keep", str(tmp_path / "kept"), blocked=NOT_ON_A_GPU_MACHINE)
     assert done.returncode == 0, done.stderr
     assert len(did) > 100
+    left = [int(line.split()[-2]) for line in done.stderr.splitlines() if line.endswith(" left")]
+    assert left[-1] == 0 == min(left)
     page = (tmp_path / "results/evidence/toy.md").read_text()
     assert "not measured yet" not in page
     assert all(

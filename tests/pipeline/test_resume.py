@@ -280,4 +280,4 @@ def _random_stops(folder, tmp_path, seed, stops):
         if heard >= 2:
             return
         mean /= 2  # the machine is faster than it was
-    pytest.fail(f"{heard} of the signals stopped it, the last ones {mean:.3f} s from its start")
+    pytest.fail("it reaches its end, however soon signals come")
